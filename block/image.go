@@ -1,0 +1,303 @@
+package block
+
+import (
+	"errors"
+	"io"
+	"iter"
+	"sync/atomic"
+)
+
+// Image is an open disk image: a layer with all that lies below it. It is an
+// io.ReaderAt and io.WriterAt over the guest disk and may be used by many
+// goroutines at once, as os.File may be. Overlapping writes that run at the
+// same time take effect in some order for each sector.
+type Image struct {
+	layer    Layer
+	pinner   Pinner // nil if the layer has none
+	backed   Backed // nil if the layer has none
+	path     string
+	format   string
+	writable bool
+
+	closed atomic.Bool
+	broken atomic.Pointer[error] // set once, by a failure that ErrBroken wraps
+}
+
+// ImageOptions go with NewImage.
+type ImageOptions struct {
+	Path     string // for messages
+	Format   string // for messages and for Format
+	Writable bool
+}
+
+// NewImage makes an Image of a layer. The image owns the layer.
+func NewImage(l Layer, o ImageOptions) *Image {
+	i := &Image{layer: l, path: o.Path, format: o.Format, writable: o.Writable}
+	i.pinner, _ = l.(Pinner)
+	i.backed, _ = l.(Backed)
+	return i
+}
+
+// As finds an ability of an image: an interface that its layer has. Ask once
+// after opening, not for each request.
+func As[T any](i *Image) (T, bool) {
+	t, ok := i.layer.(T)
+	return t, ok
+}
+
+// Format returns the name of the image's format.
+func (i *Image) Format() string { return i.format }
+
+// Path returns the name that the image was opened by.
+func (i *Image) Path() string { return i.path }
+
+// Size returns the size of the guest disk in bytes.
+func (i *Image) Size() int64 { return i.layer.Size() }
+
+// Writable reports whether the image was opened for writing.
+func (i *Image) Writable() bool { return i.writable }
+
+// Backing returns the image below, nil if there is none.
+func (i *Image) Backing() *Image {
+	if i.backed == nil {
+		return nil
+	}
+	return i.backed.Backing()
+}
+
+// ReadAt reads len(p) bytes of the guest disk at off. At the end of the disk it
+// returns io.EOF with what there was.
+func (i *Image) ReadAt(p []byte, off int64) (int, error) {
+	if i.closed.Load() {
+		return 0, i.fail("read", off, ErrClosed)
+	}
+	if off < 0 {
+		return 0, i.fail("read", off, ErrBounds)
+	}
+	n := max(0, min(int64(len(p)), i.Size()-off))
+	if err := i.read(p[:n], off); err != nil {
+		return 0, i.fail("read", off, err)
+	}
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
+
+// read fills p from a range within the disk.
+func (i *Image) read(p []byte, off int64) error {
+	if i.pinner != nil {
+		token := i.pinner.Pin()
+		defer i.pinner.Unpin(token)
+	}
+	for len(p) > 0 {
+		e, err := i.layer.Resolve(off, int64(len(p)))
+		if err != nil {
+			return err
+		}
+		if err := i.fill(e, p[:e.Length], off); err != nil {
+			return err
+		}
+		p, off = p[e.Length:], off+e.Length
+	}
+	return nil
+}
+
+func (i *Image) fill(e Extent, p []byte, off int64) error {
+	switch e.Kind {
+	case Data:
+		return ReadFull(e.File, p, e.Offset)
+	case Special:
+		return i.layer.ReadSpecial(e, p, off)
+	case Below:
+		if b := i.Backing(); b != nil {
+			return b.ReadZeroFilled(p, off)
+		}
+	}
+	clear(p)
+	return nil
+}
+
+// ReadZeroFilled reads len(p) bytes at off; what lies past the end of the disk
+// is zero. It is how an overlay sees its backing image.
+func (i *Image) ReadZeroFilled(p []byte, off int64) error {
+	n := max(0, min(int64(len(p)), i.Size()-off))
+	clear(p[n:])
+	if n == 0 {
+		return nil
+	}
+	if err := i.read(p[:n], off); err != nil {
+		return i.fail("read", off, err)
+	}
+	return nil
+}
+
+// WriteAt writes p to the guest disk at off. A range that does not lie within
+// the disk is refused whole. It is on stable storage after the next Flush.
+func (i *Image) WriteAt(p []byte, off int64) (int, error) {
+	if err := i.mayWrite("write", off, int64(len(p))); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	if err := i.note("write", off, i.layer.WriteAt(p, off)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// WriteZeroes makes [off, off+n) read as zero.
+func (i *Image) WriteZeroes(off, n int64, flags ZeroFlags) error {
+	if err := i.mayWrite("write zeroes", off, n); err != nil || n == 0 {
+		return err
+	}
+	return i.note("write zeroes", off, i.layer.WriteZeroes(off, n, flags))
+}
+
+// Discard tells that the content of [off, off+n) is no longer needed. What the
+// format frees reads as zero afterwards.
+func (i *Image) Discard(off, n int64) error {
+	if err := i.mayWrite("discard", off, n); err != nil || n == 0 {
+		return err
+	}
+	return i.note("discard", off, i.layer.Discard(off, n))
+}
+
+// WriteCompressed is CompressedWriter.WriteCompressed, with the checks that
+// all writes pass. ErrUnsupported if the format can't.
+func (i *Image) WriteCompressed(p []byte, off int64) error {
+	c, ok := i.layer.(CompressedWriter)
+	if !ok {
+		return i.fail("write compressed", off, ErrUnsupported)
+	}
+	if err := i.mayWrite("write compressed", off, int64(len(p))); err != nil || len(p) == 0 {
+		return err
+	}
+	return i.note("write compressed", off, c.WriteCompressed(p, off))
+}
+
+// Flush returns when all writes that returned before it was called would
+// survive a power cut. Flushes that run at the same time share the work.
+func (i *Image) Flush() error {
+	if !i.writable {
+		return nil
+	}
+	if err := i.mayWrite("flush", 0, 0); err != nil {
+		return err
+	}
+	return i.note("flush", -1, i.layer.Flush())
+}
+
+// Close flushes and closes the image and everything it opened. The first call
+// closes; later ones return ErrClosed.
+func (i *Image) Close() error {
+	if i.closed.Swap(true) {
+		return i.fail("close", -1, ErrClosed)
+	}
+	return i.fail("close", -1, i.layer.Close())
+}
+
+func (i *Image) mayWrite(op string, off, n int64) error {
+	switch broken := i.broken.Load(); {
+	case i.closed.Load():
+		return i.fail(op, off, ErrClosed)
+	case !i.writable:
+		return i.fail(op, off, ErrReadOnly)
+	case broken != nil:
+		return *broken
+	case off < 0 || n < 0 || off > i.Size()-n:
+		return i.fail(op, off, Errorf(ErrBounds, "%d bytes lie beyond the end of a disk of %d bytes", n, i.Size()))
+	}
+	return nil
+}
+
+// note remembers a failure after which nothing may be written.
+func (i *Image) note(op string, off int64, err error) error {
+	err = i.fail(op, off, err)
+	if errors.Is(err, ErrBroken) {
+		i.broken.CompareAndSwap(nil, &err)
+	}
+	return err
+}
+
+// fail wraps err, unless it is nil or already tells where it comes from.
+func (i *Image) fail(op string, off int64, err error) error {
+	var e *Error
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	return &Error{Op: op, Path: i.path, Format: i.format, Offset: off, Err: err}
+}
+
+// Extents yields the extents of [off, off+n), clipped to the disk, through the
+// whole backing chain: Kind is never Below, Depth says which image decides. An
+// extent that no image decides is Zero and not Allocated. What is yielded can
+// be out of date as soon as somebody writes.
+func (i *Image) Extents(off, n int64) iter.Seq2[Extent, error] {
+	return func(yield func(Extent, error) bool) {
+		var held Extent
+		for e, err := range i.pieces(off, n) {
+			if err != nil {
+				yield(Extent{}, i.fail("map", off, err))
+				return
+			}
+			if held.Length > 0 && held.follows(e) {
+				held.Length += e.Length
+				held.Stored += e.Stored
+				continue
+			}
+			if held.Length > 0 && !yield(held, nil) {
+				return
+			}
+			held = e
+		}
+		if held.Length > 0 {
+			yield(held, nil)
+		}
+	}
+}
+
+// pieces yields what Extents does, not yet merged.
+func (i *Image) pieces(off, n int64) iter.Seq2[Extent, error] {
+	return func(yield func(Extent, error) bool) {
+		if off < 0 || n < 0 {
+			yield(Extent{}, ErrBounds)
+			return
+		}
+		end := off + min(n, max(0, i.Size()-off))
+		for off < end {
+			e, err := i.locate(off, end-off)
+			if !yield(e, err) || err != nil {
+				return
+			}
+			off = e.End()
+		}
+	}
+}
+
+// Locate returns the first extent of a range within the disk, through the
+// whole backing chain: what Extents yields first, not merged.
+func (i *Image) Locate(off, n int64) (Extent, error) {
+	if off < 0 || n <= 0 || off > i.Size()-n {
+		return Extent{}, i.fail("map", off, ErrBounds)
+	}
+	e, err := i.locate(off, n)
+	return e, i.fail("map", off, err)
+}
+
+// locate resolves the start of a range within the disk through the chain.
+func (i *Image) locate(off, n int64) (Extent, error) {
+	e, err := i.layer.Resolve(off, n)
+	if err != nil || e.Kind != Below {
+		return e, err
+	}
+	b := i.Backing()
+	if b == nil {
+		return Extent{Start: off, Length: e.Length, Kind: Zero}, nil
+	}
+	if off >= b.Size() {
+		// The image below is shorter: the zeros after its end are its own.
+		return Extent{Start: off, Length: e.Length, Kind: Zero, Depth: 1, Allocated: true}, nil
+	}
+	e, err = b.locate(off, min(e.Length, b.Size()-off))
+	e.Depth++
+	return e, err
+}

@@ -1,0 +1,86 @@
+package block
+
+// Layer is what a format implements: one image file without its backing chain.
+//
+// All methods may be called concurrently. Ranges handed to a Layer by an Image
+// are not empty and lie within Size.
+type Layer interface {
+	// Size returns the size of the guest disk in bytes.
+	Size() int64
+	// Resolve says where the range that starts at off lives: one extent, with
+	// Start == off, at least one and at most n bytes long, as long as it can
+	// be told cheaply. It does no data I/O and allocates no memory when the
+	// tables it needs are cached.
+	Resolve(off, n int64) (Extent, error)
+	// ReadSpecial decodes len(p) bytes at guest offset off, which lie within
+	// the extent e that Resolve returned as Special.
+	ReadSpecial(e Extent, p []byte, off int64) error
+	// WriteAt writes all of p at guest offset off or returns an error. After
+	// an error each sector of the range holds its old or its new content.
+	WriteAt(p []byte, off int64) error
+	// WriteZeroes makes the range read as zero.
+	WriteZeroes(off, n int64, flags ZeroFlags) error
+	// Discard tells that the content is no longer needed. A layer may ignore
+	// it; what it does not ignore reads as zero, never as the backing image.
+	Discard(off, n int64) error
+	// Flush returns when all that was written before it was called would
+	// survive a power cut.
+	Flush() error
+	// Close flushes and closes the layer with all that it has opened.
+	Close() error
+}
+
+// ZeroFlags say how zeros may be written.
+type ZeroFlags uint8
+
+// MayUnmap allows WriteZeroes to give the space back.
+const MayUnmap ZeroFlags = 1 << iota
+
+// The abilities below are had by some layers only. As finds them.
+type (
+	// Backed layers have an image below them.
+	Backed interface {
+		// Backing returns the image below, nil if there is none.
+		Backing() *Image
+	}
+	// Pinner is a layer in which space can be freed and used again. What
+	// Resolve answered stays good from the Pin before it to the Unpin.
+	Pinner interface {
+		Pin() (token uint32)
+		Unpin(token uint32)
+	}
+	// CompressedWriter stores guest data compressed.
+	CompressedWriter interface {
+		// WriteCompressed writes p at off, both multiples of the cluster size
+		// (p may end short at the end of the disk). Clusters that do not
+		// shrink are stored as they are. It uses all cores; clusters written
+		// by one call lie in the file in their order.
+		WriteCompressed(p []byte, off int64) error
+	}
+	// Preallocator sets space aside.
+	Preallocator interface {
+		Preallocate(mode Preallocation) error
+	}
+	// Describer tells what an image is.
+	Describer interface {
+		Describe() (Description, error)
+	}
+	// Checker finds, and on request mends, inconsistencies.
+	Checker interface {
+		Check(o CheckOptions) (CheckResult, error)
+	}
+	// Resizer changes the size of the guest disk.
+	Resizer interface {
+		Resize(size int64, o ResizeOptions) error
+	}
+	// SnapshotLister lists internal snapshots.
+	SnapshotLister interface {
+		Snapshots() ([]Snapshot, error)
+	}
+	// SnapshotOpener reads an internal snapshot without going there.
+	SnapshotOpener interface {
+		// OpenSnapshot returns a read-only image of the snapshot with that id
+		// or, failing that, that name. It is good until this layer is closed.
+		OpenSnapshot(idOrName string) (*Image, error)
+	}
+)
