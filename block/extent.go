@@ -26,8 +26,8 @@ type Extent struct {
 	Kind   Kind
 
 	// File and Offset say where Data lies. For Special, Offset is where the
-	// encoded bytes begin. For Zero with HasOffset, Offset is the space that
-	// is set aside for the range.
+	// encoded bytes begin. For Zero and Below with HasOffset, Offset is the
+	// space that is set aside for the range.
 	File      File
 	Offset    int64
 	HasOffset bool
@@ -39,6 +39,9 @@ type Extent struct {
 	// MayBeZero says that Data may well be holes in File, so that it is worth
 	// asking it: space was set aside without writing it.
 	MayBeZero bool
+	// Plain says that File holds the guest disk as it is, so that a hole in
+	// File is a hole in the disk, not only zeros in a place that is its own.
+	Plain bool
 
 	// Allocated says that this layer, or the one at Depth, decides the content.
 	Allocated bool
@@ -55,7 +58,7 @@ func (e Extent) End() int64 { return e.Start + e.Length }
 func (e Extent) follows(next Extent) bool {
 	alike := e.Kind == next.Kind && e.Depth == next.Depth && e.Allocated == next.Allocated &&
 		e.Compressed == next.Compressed && e.HasOffset == next.HasOffset &&
-		e.File == next.File && e.MayBeZero == next.MayBeZero
+		e.File == next.File && e.MayBeZero == next.MayBeZero && e.Plain == next.Plain
 	if !alike || e.End() != next.Start {
 		return false
 	}

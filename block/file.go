@@ -51,7 +51,8 @@ type (
 		// makes the file longer where needed.
 		Reserve(off, n int64) error
 	}
-	// RangeCopier copies within the kernel.
+	// RangeCopier copies within the kernel. A Layer may be one too: off is
+	// then an offset of the guest disk.
 	RangeCopier interface {
 		// CopyFrom copies n bytes of src at srcOff to off. It returns how
 		// many were copied; ErrUnsupported if none could be this way.

@@ -174,6 +174,21 @@ func (i *Image) WriteCompressed(p []byte, off int64) error {
 	return i.note("write compressed", off, c.WriteCompressed(p, off))
 }
 
+// CopyFrom copies n bytes of src at srcOff to off of the guest disk without
+// moving them through this program. It returns how many were copied, which may
+// be fewer, and ErrUnsupported if none could be this way.
+func (i *Image) CopyFrom(src File, srcOff, off, n int64) (int64, error) {
+	c, ok := i.layer.(RangeCopier)
+	if !ok {
+		return 0, i.fail("copy", off, ErrUnsupported)
+	}
+	if err := i.mayWrite("copy", off, n); err != nil || n == 0 {
+		return 0, err
+	}
+	copied, err := c.CopyFrom(src, srcOff, off, n)
+	return copied, i.note("copy", off, err)
+}
+
 // Flush returns when all writes that returned before it was called would
 // survive a power cut. Flushes that run at the same time share the work.
 func (i *Image) Flush() error {
@@ -229,8 +244,9 @@ func (i *Image) fail(op string, off int64, err error) error {
 
 // Extents yields the extents of [off, off+n), clipped to the disk, through the
 // whole backing chain: Kind is never Below, Depth says which image decides. An
-// extent that no image decides is Zero and not Allocated. What is yielded can
-// be out of date as soon as somebody writes.
+// extent that no image decides is Zero and not Allocated; its Depth is that of
+// the last image that was long enough to be asked. What is yielded can be out
+// of date as soon as somebody writes.
 func (i *Image) Extents(off, n int64) iter.Seq2[Extent, error] {
 	return func(yield func(Extent, error) bool) {
 		var held Extent
@@ -290,12 +306,8 @@ func (i *Image) locate(off, n int64) (Extent, error) {
 		return e, err
 	}
 	b := i.Backing()
-	if b == nil {
-		return Extent{Start: off, Length: e.Length, Kind: Zero}, nil
-	}
-	if off >= b.Size() {
-		// The image below is shorter: the zeros after its end are its own.
-		return Extent{Start: off, Length: e.Length, Kind: Zero, Depth: 1, Allocated: true}, nil
+	if b == nil || off >= b.Size() {
+		return Extent{Start: off, Length: e.Length, Kind: Zero, Offset: e.Offset, HasOffset: e.HasOffset}, nil
 	}
 	e, err = b.locate(off, min(e.Length, b.Size()-off))
 	e.Depth++
