@@ -26,14 +26,14 @@ func OpenIn(root *os.Root, name string, o *FileOptions) (*File, error) {
 		return nil, openError(shown, err)
 	}
 	flags := os.O_RDONLY | syscall.O_NONBLOCK
-	if p.Writable {
+	if writable {
 		flags = os.O_RDWR | syscall.O_NONBLOCK
 	}
 	osf, err := root.OpenFile(name, flags, 0)
 	if err != nil {
 		return nil, openError(shown, err)
 	}
-	f, err := newFile(osf, shown, p)
+	f, err := newFile(osf, shown, FileOptions{Writable: writable})
 	if err != nil {
 		osf.Close()
 		return nil, openError(shown, err)
