@@ -9,13 +9,8 @@ import (
 )
 
 // OpenIn is OpenFile for a name relative to root that must not lead out of it:
-// not by "..", not as an absolute name, not through a symbolic link. It never
-// makes a file.
-func OpenIn(root *os.Root, name string, o *FileOptions) (*File, error) {
-	var p FileOptions
-	if o != nil {
-		p = FileOptions{Writable: o.Writable}
-	}
+// not by "..", not as an absolute name, not through a symbolic link.
+func OpenIn(root *os.Root, name string, writable bool) (*File, error) {
 	shown := filepath.Join(root.Name(), name)
 	// Before opening: to open a device can be to do something.
 	st, err := root.Stat(name)
