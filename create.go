@@ -1,0 +1,310 @@
+package diskimg
+
+// This file makes images. All that can be known to be wrong is refused before
+// anything is written, and an image appears under its name when it is complete.
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/sentence"
+	"github.com/diskimg/diskimg/storage"
+)
+
+// CreateOptions say what image to make.
+type CreateOptions struct {
+	Format string // empty: raw
+	Size   int64  // bytes; 0 with a backing file: the size of that
+	// BackingFile is the image below, by a path relative to the new image, and
+	// BackingFormat its format.
+	BackingFile, BackingFormat string
+	// Options are further creation options by the names and with the values
+	// that Format.Options has.
+	Options map[string]string
+	PlanOptions
+}
+
+// Create makes an image at path, in place of a file that may be there.
+func Create(path string, o *CreateOptions) error {
+	if o == nil {
+		o = &CreateOptions{}
+	}
+	s, err := o.settings()
+	if err != nil {
+		return createError(path, o.Format, err)
+	}
+	p, err := s.Plan(path, &o.PlanOptions)
+	if err != nil {
+		return err
+	}
+	return p.Create()
+}
+
+func (o *CreateOptions) settings() (*Settings, error) {
+	f, err := findFormat(o.formats(), cmp.Or(o.Format, rawName))
+	if err != nil {
+		return nil, err
+	}
+	s := f.Settings()
+	for _, name := range slices.Sorted(maps.Keys(o.Options)) {
+		if err := s.Set(name, o.Options[name]); err != nil {
+			return nil, err
+		}
+	}
+	for name, value := range map[string]string{"backing_file": o.BackingFile, "backing_fmt": o.BackingFormat} {
+		if value == "" {
+			continue
+		}
+		if err := s.Set(name, value); err != nil {
+			return nil, err
+		}
+	}
+	if o.Size != 0 || !s.Has("backing_file") {
+		return s, s.Set("size", strconv.FormatInt(o.Size, 10))
+	}
+	return s, nil
+}
+
+// PlanOptions say how an image is to be made.
+type PlanOptions struct {
+	// Policy is asked for what the backing file refers to; nil is Strict{}.
+	// The backing file itself is the caller's to choose.
+	Policy block.Policy
+	// Unchecked leaves the backing file closed, so that its size and format
+	// must be given.
+	Unchecked bool
+	// NoSync waits for nothing to be on disk.
+	NoSync bool
+	// Formats to know of; nil is the package's table.
+	Formats []Format
+}
+
+func (o *PlanOptions) formats() []Format {
+	if o.Formats == nil {
+		return Formats
+	}
+	return o.Formats
+}
+
+// Plan is an image about to be made. Nothing has been written yet.
+type Plan struct {
+	Path     string
+	Settings *Settings
+	o        PlanOptions
+}
+
+// Plan checks the settings for a new image at path and completes them: the
+// size, where it is not set, is that of the backing file.
+func (s *Settings) Plan(path string, o *PlanOptions) (*Plan, error) {
+	p := &Plan{Path: path, Settings: s}
+	if o != nil {
+		p.o = *o
+	}
+	if p.o.Policy == nil {
+		p.o.Policy = Strict{}
+	}
+	if err := p.check(); err != nil {
+		return nil, createError(path, s.format.Name, err)
+	}
+	return p, nil
+}
+
+func (p *Plan) check() error {
+	s := p.Settings
+	if s.format.Create == nil {
+		return block.Unsupportedf("Format driver '%s' does not support image creation", s.format.Name)
+	}
+	if s.Has("backing_file") {
+		if err := p.checkBacking(); err != nil {
+			return err
+		}
+	}
+	if !s.Has("size") {
+		return block.Invalidf("Image creation needs a size parameter")
+	}
+	if name := s.Text("data_file"); name != "" && filepath.Clean(p.dataPath()) == filepath.Clean(p.Path) {
+		return block.Invalidf("the data file %q has to be another file than the image", name)
+	}
+	return nil
+}
+
+func (p *Plan) dataPath() string { return BackingPath(p.Path, p.Settings.Text("data_file")) }
+
+func (p *Plan) checkBacking() error {
+	s := p.Settings
+	name, format := s.Text("backing_file"), s.Text("backing_fmt")
+	switch {
+	case name == "":
+		return block.Invalidf("Expected backing file name, got empty string")
+	case name == p.Path:
+		return block.Invalidf("Error: Trying to create an image with the same filename as the backing file")
+	case p.o.Unchecked && format == "":
+		return block.Invalidf("Backing file specified without backing format")
+	case p.o.Unchecked:
+		return nil
+	}
+	img, err := p.openBacking(name, format)
+	if err != nil {
+		return &sentence.Error{Text: sentence.Of(err) + "\nCould not open backing image.", Err: err}
+	}
+	defer img.Close()
+	if format == "" {
+		return block.Invalidf("Backing file specified without backing format\nDetected format of %s.", img.Format())
+	}
+	if !s.Has("size") {
+		return s.Set("size", strconv.FormatInt(img.Size(), 10))
+	}
+	return nil
+}
+
+func (p *Plan) openBacking(name, format string) (*Image, error) {
+	t, err := ParseTarget(BackingPath(p.Path, name))
+	if err != nil {
+		return nil, err
+	}
+	return t.Open(&OpenOptions{Format: format, Policy: p.o.Policy, Formats: p.o.Formats})
+}
+
+// createError says that err happened when path was to be made.
+func createError(path, format string, err error) error {
+	if e, ok := err.(*block.Error); ok {
+		err = e.Err
+	}
+	return &block.Error{Op: "create", Path: path, Format: format, Offset: -1, Err: err}
+}
+
+// Create makes the image.
+func (p *Plan) Create() error {
+	o, err := p.begin()
+	if err != nil {
+		return err
+	}
+	defer o.Discard()
+	return o.Commit()
+}
+
+// Begin makes the image and opens it for writing, under no name yet. The
+// caller calls Discard or Commit.
+func (p *Plan) Begin() (*Output, error) {
+	o, err := p.begin()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.open(); err != nil {
+		o.Discard()
+		return nil, createError(p.Path, p.Settings.format.Name, err)
+	}
+	return o, nil
+}
+
+func (p *Plan) begin() (*Output, error) {
+	o := &Output{plan: p}
+	if err := o.create(); err != nil {
+		o.Discard()
+		return nil, createError(p.Path, p.Settings.format.Name, err)
+	}
+	return o, nil
+}
+
+// Output is an image on its way to its name. It is for one goroutine, the
+// image in it for many.
+type Output struct {
+	// Image is what is being written, nil after Plan.Create.
+	Image *Image
+
+	plan *Plan
+	file *storage.Pending
+	data *storage.Pending // nil if there is no external data file
+}
+
+// create makes the files and the empty image in them.
+func (o *Output) create() (err error) {
+	if o.file, err = newPending(o.plan.Path); err != nil {
+		return err
+	}
+	f := FormatOptions{Path: o.plan.Path, NoSync: o.plan.o.NoSync}
+	if o.plan.Settings.Text("data_file") != "" {
+		if o.data, err = newPending(o.plan.dataPath()); err != nil {
+			return err
+		}
+		f.Data = o.data.File()
+	}
+	return o.plan.Settings.format.Create(o.file.File(), o.plan.Settings, f)
+}
+
+func newPending(path string) (*storage.Pending, error) {
+	p, err := storage.NewPending(path)
+	var locked *storage.LockError
+	if err == nil || errors.As(err, &locked) {
+		return p, fileError(path, err)
+	}
+	why := sentence.Of(err)
+	if errors.Is(err, storage.ErrNotRegular) {
+		why = strings.ToUpper(why[:1]) + why[1:]
+	}
+	return nil, &sentence.Error{Text: "Could not create '" + path + "': " + why, Err: err}
+}
+
+// open opens the image that create has made.
+func (o *Output) open() (err error) {
+	p := o.plan
+	f := FormatOptions{Path: p.Path, Writable: true, NoSync: p.o.NoSync, Policy: p.o.Policy}
+	if o.data != nil {
+		f.Data = o.data.File()
+	}
+	if r, ok := p.o.Policy.(rules); ok {
+		c := &chain{rules: r, formats: p.o.formats()}
+		f.Policy = c.below(o.file.File())
+	}
+	o.Image, err = p.Settings.format.Open(o.file.File(), f)
+	return err
+}
+
+// Commit closes the image and gives it its name. After an error it has not got
+// it, and what had the name before is still there.
+func (o *Output) Commit() error {
+	err := o.close()
+	if err == nil && o.data != nil {
+		err = o.data.Commit(!o.plan.o.NoSync)
+	}
+	if err == nil {
+		err = o.file.Commit(!o.plan.o.NoSync)
+	}
+	if err != nil {
+		return createError(o.plan.Path, o.plan.Settings.format.Name, err)
+	}
+	return nil
+}
+
+// close closes the image, or the files if it is not open.
+func (o *Output) close() error {
+	if o.Image != nil {
+		return o.Image.Close()
+	}
+	if o.data != nil {
+		if err := o.data.File().Close(); err != nil {
+			return err
+		}
+	}
+	return o.file.File().Close()
+}
+
+// Discard closes the image and removes it. After Commit it does nothing, so
+// that it can be deferred.
+func (o *Output) Discard() {
+	if o.Image != nil {
+		o.Image.Close() // what it could not write is gone anyway
+	}
+	if o.data != nil {
+		o.data.Discard()
+	}
+	if o.file != nil {
+		o.file.Discard()
+	}
+}

@@ -1,0 +1,184 @@
+package diskimg
+
+// This file opens images: what format a file has, who else may use it, and what
+// it may refer to.
+
+import (
+	"errors"
+	"io"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/sentence"
+	"github.com/diskimg/diskimg/storage"
+)
+
+// Image is an open disk image.
+type Image = block.Image
+
+// OpenOptions say how to open an image. The zero value opens it read-only,
+// guesses the format of the image itself and trusts nothing in it.
+type OpenOptions struct {
+	// Format is the name of the format. If it is empty the file is probed,
+	// which nobody should do who writes to it: a guest chooses what its disk
+	// begins with. A probed image that is raw refuses writes that would make
+	// it look like another format.
+	Format   string
+	Writable bool
+	// Policy opens what the image refers to; nil is Strict{}.
+	Policy block.Policy
+	// NoBacking leaves the backing image closed: what it holds reads as zero.
+	NoBacking bool
+	// ForceShare opens the image although another process writes it, with no
+	// promise on what is read. Not with Writable.
+	ForceShare bool
+	// LiveRaw is ForceShare for the case that the image turns out to be raw.
+	LiveRaw bool
+	// NoSync has Flush and Close wait for nothing to be on disk.
+	NoSync bool
+	// Formats to know of; nil is the package's table.
+	Formats []Format
+}
+
+// Open opens the image at path, with all that it refers to and the policy
+// allows. Errors match the sentinels of package block and those of io/fs.
+// The caller closes the image.
+func Open(path string, o *OpenOptions) (*Image, error) { return Target{Path: path}.Open(o) }
+
+// Open opens the image that t stands for.
+func (t Target) Open(o *OpenOptions) (*Image, error) {
+	var p OpenOptions
+	if o != nil {
+		p = *o
+	}
+	if p.Format == "" {
+		p.Format = t.Format
+	}
+	p.ForceShare = p.ForceShare || t.ForceShare
+	if p.Writable && (p.ForceShare || t.ReadOnly) {
+		return nil, openError(t.Path, block.Invalidf("an image that is read-only or shared by force can't be written"))
+	}
+	if p.Policy == nil {
+		p.Policy = Strict{}
+	}
+	c := &chain{formats: p.Formats, share: p.ForceShare}
+	if c.formats == nil {
+		c.formats = Formats
+	}
+	c.rules, _ = p.Policy.(rules)
+	return c.open(t, openLocal, &p)
+}
+
+// open opens the image of a target as the next one of the chain.
+func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
+	o.ForceShare = c.share
+	f, err := openFile(t.Path, o.Writable, open)
+	if err != nil {
+		return nil, openError(t.Path, err)
+	}
+	img, err := c.openImage(f, t, o)
+	if err != nil {
+		f.Close()
+		return nil, openError(t.Path, err)
+	}
+	return img, nil
+}
+
+func (c *chain) openImage(f *storage.File, t Target, o *OpenOptions) (*Image, error) {
+	format, guessed, err := c.formatOf(f, o.Format)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.mayUse(f, t.Path, lockImage(format, o)); err != nil {
+		return nil, err
+	}
+	p := FormatOptions{
+		Path: t.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Policy: o.Policy,
+		Offset: t.Offset, Size: t.Size,
+	}
+	if c.rules != nil {
+		p.Policy = c.below(f)
+	}
+	if guessed {
+		p.LooksLike = func(head []byte) string { return probe(c.formats, head) }
+	}
+	return format.Open(f, p)
+}
+
+// formatOf returns the row of the named format or, if none is named, of the one
+// that the file looks like, which is raw if it looks like none.
+func (c *chain) formatOf(f block.File, name string) (format *Format, guessed bool, err error) {
+	if name == "" {
+		guessed = true
+		if name, err = Probe(f, c.formats...); err != nil {
+			return nil, false, err
+		}
+	}
+	if name == "" {
+		name = rawName
+	}
+	format, err = findFormat(c.formats, name)
+	return format, guessed, err
+}
+
+// probeSize is how much of a file is looked at to tell its format.
+const probeSize = 4 << 10
+
+// Probe returns the name of the format that r begins like, of those given or,
+// without any, of all that are known. It is empty if it looks like none of
+// them: then it may be a raw disk. What a guest can write is whatever the guest
+// wants it to look like.
+func Probe(r io.ReaderAt, formats ...Format) (string, error) {
+	head := make([]byte, probeSize)
+	n, err := r.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	if formats == nil {
+		formats = Formats
+	}
+	return probe(formats, head[:n]), nil
+}
+
+func probe(formats []Format, head []byte) string {
+	name, best := "", 0
+	for _, f := range formats {
+		if f.Probe == nil {
+			continue
+		}
+		if score := f.Probe(head); score > best {
+			name, best = f.Name, score
+		}
+	}
+	return name
+}
+
+// openFile opens the file of an image.
+func openFile(path string, writable bool, open opener) (*storage.File, error) {
+	if path == "" {
+		return nil, block.Invalidf("The 'file' block driver requires a file name")
+	}
+	f, err := open(path, writable)
+	return f, fileError(path, err)
+}
+
+// fileError words an error of a file that holds an image.
+func fileError(path string, err error) error {
+	var locked *storage.LockError
+	switch {
+	case err == nil || errors.Is(err, block.ErrRefused):
+		return err
+	case errors.As(err, &locked):
+		return &sentence.Error{Text: locked.Sentence() + "\n" + locked.Hint(), Err: err}
+	case errors.Is(err, storage.ErrNotRegular):
+		return &sentence.Error{Text: "'file' driver requires '" + path + "' to be a regular file", Err: err}
+	}
+	return &sentence.Error{Text: "Could not open '" + path + "': " + sentence.Of(err), Err: err}
+}
+
+// openError says that err happened when path was opened, unless err does.
+func openError(path string, err error) error {
+	if e, ok := err.(*block.Error); ok && e.Path == path {
+		return err
+	}
+	return &block.Error{Op: "open", Path: path, Offset: -1, Err: err}
+}

@@ -1,0 +1,182 @@
+package diskimg
+
+// This file is the table of formats.
+
+import (
+	"slices"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/qcow2"
+	"github.com/diskimg/diskimg/raw"
+)
+
+// Format is one row of the table of formats.
+type Format struct {
+	Name string
+	// Probe scores how much the first bytes of a file look like this format:
+	// 0 not at all, 100 certainly. Nil: it can't be told by looking.
+	Probe func(head []byte) int
+	// Open opens the image in f, which it owns once it has succeeded.
+	Open func(f block.File, o FormatOptions) (*Image, error)
+	// Inspect describes the image in f without opening anything else.
+	Inspect func(f block.File) (block.Description, error)
+	// Create makes f an empty image. It checks all settings before it writes.
+	// The caller closes f. Nil: there is no way to make an image.
+	Create func(f block.File, s *Settings, o FormatOptions) error
+	// Options are what Create can be told, in the order in which they are
+	// shown. Each format has "size"; "backing_file" and "backing_fmt" stand
+	// for the ability to lie above another image, "data_file" for that to have
+	// the guest's data in a file of its own.
+	Options []Option
+}
+
+// FormatOptions go with Format.Open and Format.Create.
+type FormatOptions struct {
+	Path      string
+	Writable  bool
+	NoBacking bool         // leave the backing image closed
+	NoSync    bool         // wait for nothing to be on disk
+	Policy    block.Policy // opens what the image refers to
+	Data      block.File   // the external data file, if it is open already
+	// Offset and Size are the window of the file that is the disk; for raw.
+	Offset, Size int64
+	// LooksLike names the format that the beginning of a disk would be taken
+	// for, "" for none. It is set if the format was guessed: then a write that
+	// would turn the image into one of another format must be refused.
+	LooksLike func(head []byte) string
+}
+
+// Formats are the formats that are known, and probed for where that is
+// allowed.
+var Formats = []Format{qcow2Format, rawFormat}
+
+// FindFormat returns the row with that name from Formats.
+func FindFormat(name string) (*Format, error) { return findFormat(Formats, name) }
+
+func findFormat(formats []Format, name string) (*Format, error) {
+	i := slices.IndexFunc(formats, func(f Format) bool { return f.Name == name })
+	if i < 0 {
+		return nil, block.Unsupportedf("Unknown driver '%s'", name)
+	}
+	return &formats[i], nil
+}
+
+const rawName = "raw"
+
+var rawFormat = Format{
+	Name:    rawName,
+	Open:    openRaw,
+	Inspect: inspectRaw,
+	Create:  createRaw,
+	Options: []Option{
+		{Name: "size", Type: Size, Help: "Virtual disk size"},
+		{Name: "preallocation", Help: "Preallocation mode (allowed values: off, falloc, full)"},
+	},
+}
+
+func openRaw(f block.File, o FormatOptions) (*Image, error) {
+	return raw.Open(f, &raw.OpenOptions{
+		Path: o.Path, Writable: o.Writable, Offset: o.Offset, Size: o.Size, LooksLike: o.LooksLike, NoSync: o.NoSync,
+	})
+}
+
+func inspectRaw(f block.File) (block.Description, error) {
+	img, err := raw.Open(f, nil)
+	if err != nil {
+		return block.Description{}, err
+	}
+	return block.Description{Format: rawName, VirtualSize: img.Size()}, nil
+}
+
+func createRaw(f block.File, s *Settings, o FormatOptions) error {
+	mode, err := s.preallocation()
+	if err != nil {
+		return err
+	}
+	_, err = raw.Create(f, s.Number("size"), &raw.CreateOptions{Path: o.Path, Preallocation: mode})
+	return err
+}
+
+var qcow2Format = Format{
+	Name:    "qcow2",
+	Probe:   probeQcow2,
+	Open:    openQcow2,
+	Inspect: qcow2.Inspect,
+	Create:  createQcow2,
+	Options: []Option{
+		{Name: "cluster_size", Type: Size, Help: "qcow2 cluster size", Default: "65536"},
+		{Name: "extended_l2", Type: Switch, Help: "Extended L2 tables", Default: "off"},
+		{Name: "preallocation", Help: "Preallocation mode (allowed values: off, metadata, falloc, full)"},
+		{Name: "compression_type", Help: "Compression method used for image cluster compression", Default: "zlib"},
+		{Name: "size", Type: Size, Help: "Virtual disk size"},
+		{Name: "compat", Help: "Compatibility level (v2 [0.10] or v3 [1.1])"},
+		{Name: "backing_file", Help: "File name of a base image"},
+		{Name: "backing_fmt", Help: "Image format of the base image"},
+		{Name: "data_file", Help: "File name of an external data file"},
+		{Name: "data_file_raw", Type: Switch, Help: "The external data file must stay valid as a raw image"},
+		{Name: "lazy_refcounts", Type: Switch, Help: "Postpone refcount updates", Default: "off"},
+		{Name: "refcount_bits", Type: Number, Help: "Width of a reference count entry in bits", Default: "16"},
+	},
+}
+
+func probeQcow2(head []byte) int {
+	if qcow2.Probe(head) {
+		return 100
+	}
+	return 0
+}
+
+func openQcow2(f block.File, o FormatOptions) (*Image, error) {
+	return qcow2.Open(f, &qcow2.OpenOptions{
+		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Policy: o.Policy, Data: o.Data,
+	})
+}
+
+func createQcow2(f block.File, s *Settings, o FormatOptions) error {
+	c := &qcow2.CreateOptions{
+		Size: s.Number("size"), ClusterSize: given(s.Number("cluster_size")), RefcountBits: int(given(s.Number("refcount_bits"))),
+		BackingFile: s.Text("backing_file"), BackingFormat: s.Text("backing_fmt"),
+		LazyRefcounts: s.Switch("lazy_refcounts"), ExtendedL2: s.Switch("extended_l2"),
+		DataFile: s.Text("data_file"), DataFileRaw: s.Switch("data_file_raw"), Data: o.Data,
+		NoSync: o.NoSync,
+	}
+	var err error
+	if c.Preallocation, err = s.preallocation(); err != nil {
+		return err
+	}
+	if c.Version, err = choose(s, "compat", "version", map[string]int{"": 3, "1.1": 3, "v3": 3, "0.10": 2, "v2": 2}); err != nil {
+		return err
+	}
+	c.Compression, err = choose(s, "compression_type", "compression-type",
+		map[string]qcow2.Compression{"zlib": qcow2.Zlib, "zstd": qcow2.Zstd})
+	if err != nil {
+		return err
+	}
+	return qcow2.Create(f, c)
+}
+
+// given turns 0, which would stand for the default, into what is refused.
+func given(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// choose returns what the value of an option stands for. Messages call the
+// option by its other name, as QEMU's do.
+func choose[T any](s *Settings, option, other string, values map[string]T) (T, error) {
+	v, ok := values[s.Text(option)]
+	if !ok {
+		return v, block.Invalidf("Parameter '%s' does not accept value '%s'", other, s.Text(option))
+	}
+	return v, nil
+}
+
+func (s *Settings) preallocation() (block.Preallocation, error) {
+	name := "preallocation"
+	return choose(s, name, name, map[string]block.Preallocation{
+		"": block.PreallocOff, "off": block.PreallocOff, "metadata": block.PreallocMetadata,
+		"falloc": block.PreallocFalloc, "full": block.PreallocFull,
+	})
+}

@@ -1,0 +1,87 @@
+package diskimg
+
+// This file looks at an image without trusting it: one file is opened, its
+// header is read, nothing that it names is touched.
+
+import (
+	"cmp"
+
+	"github.com/diskimg/diskimg/block"
+)
+
+// Info is what an image says of itself, and what the file system says of it.
+type Info struct {
+	block.Description
+	Path string
+	// DiskSize is how many bytes the file takes up, -1 if that is not known.
+	DiskSize int64
+	// BackingPath is where the image below would be looked for; empty if
+	// there is none.
+	BackingPath string
+	// Guessed: the format was not given.
+	Guessed bool
+}
+
+// InspectOptions say how to look at an image.
+type InspectOptions struct {
+	Format string // empty: the file is probed
+	// ForceShare looks at the image although another process writes it.
+	ForceShare bool
+	// Formats to know of; nil is the package's table.
+	Formats []Format
+}
+
+// Inspect describes the image at path. It opens no other file, whatever the
+// image refers to, and reads at most 1 MiB. A file that looks like no format is
+// described as raw, with Guessed set.
+func Inspect(path string, o *InspectOptions) (Info, error) { return Target{Path: path}.Inspect(o) }
+
+// Inspect describes the image that t stands for.
+func (t Target) Inspect(o *InspectOptions) (Info, error) {
+	if o == nil {
+		o = &InspectOptions{}
+	}
+	info, err := t.inspect(o)
+	if err != nil {
+		return Info{}, openError(t.Path, err)
+	}
+	return info, nil
+}
+
+func (t Target) inspect(o *InspectOptions) (Info, error) {
+	f, err := openFile(t.Path, false, openLocal)
+	if err != nil {
+		return Info{}, err
+	}
+	defer f.Close()
+	c := &chain{formats: o.Formats}
+	if c.formats == nil {
+		c.formats = Formats
+	}
+	format, guessed, err := c.formatOf(f, cmp.Or(o.Format, t.Format))
+	if err != nil {
+		return Info{}, err
+	}
+	if err := c.mayUse(f, t.Path, lockInspect(format, o.ForceShare || t.ForceShare)); err != nil {
+		return Info{}, err
+	}
+	d, err := format.Inspect(f)
+	if err != nil {
+		return Info{}, err
+	}
+	if t.Offset != 0 || t.Size != 0 {
+		img, err := format.Open(f, FormatOptions{Path: t.Path, Offset: t.Offset, Size: t.Size})
+		if err != nil {
+			return Info{}, err
+		}
+		d.VirtualSize = img.Size()
+	}
+	info := Info{Description: d, Path: t.Path, DiskSize: -1, Guessed: guessed}
+	if n, err := f.AllocatedSize(); err == nil {
+		info.DiskSize = n
+	}
+	if d.BackingName != "" {
+		info.BackingPath = BackingPath(t.Path, d.BackingName)
+	}
+	return info, nil
+}

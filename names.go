@@ -1,0 +1,184 @@
+package diskimg
+
+// This file reads image names in QEMU's syntax: plain paths, file:PATH,
+// json:{…} and the key=value lists of --image-opts. Of what QEMU can name it
+// knows a file and how to read it; all else is refused by name.
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/size"
+)
+
+// Target is a file and how to read it.
+type Target struct {
+	Path   string
+	Format string // empty: not stated
+	// Offset and Size are the window of the file that is the disk, in bytes.
+	// For raw images only; a Size of 0 is all the rest.
+	Offset, Size int64
+	// ReadOnly forbids opening it for writing.
+	ReadOnly bool
+	// ForceShare is OpenOptions.ForceShare.
+	ForceShare bool
+}
+
+// ParseTarget reads a name in QEMU's syntax.
+func ParseTarget(name string) (Target, error) {
+	protocol, rest := cutProtocol(name)
+	switch protocol {
+	case "":
+		return Target{Path: name}, nil
+	case "file":
+		return Target{Path: rest}, nil
+	case "json":
+		return parseJSONTarget(rest)
+	}
+	return Target{}, refuseProtocol(protocol)
+}
+
+// cutProtocol splits a name before whose first slash there is a colon. A
+// letter alone before it is a Windows drive.
+func cutProtocol(name string) (protocol, rest string) {
+	i := strings.IndexAny(name, ":/")
+	if i < 0 || name[i] != ':' || filepath.VolumeName(name) != "" {
+		return "", name
+	}
+	return name[:i], name[i+1:]
+}
+
+// foreignProtocols are those that QEMU knows and this module does not.
+var foreignProtocols = []string{"blkdebug", "blklogwrites", "blkverify", "fat", "ftp", "ftps", "gluster", "host_device",
+	"http", "https", "iscsi", "iser", "nbd", "nbd+tcp", "nbd+unix", "nfs", "nvme", "rbd", "sftp", "ssh", "vxhs"}
+
+func refuseProtocol(protocol string) error {
+	if slices.Contains(foreignProtocols, protocol) {
+		return block.Unsupportedf("Protocol '%s' is not supported; an image can be opened from a file only", protocol)
+	}
+	return block.Unsupportedf("Unknown protocol '%s'", protocol)
+}
+
+func parseJSONTarget(text string) (Target, error) {
+	var tree any
+	if err := json.Unmarshal([]byte(text), &tree); err != nil {
+		return Target{}, block.Invalidf("Could not parse the JSON options: JSON parse error, %w", err)
+	}
+	object, ok := tree.(map[string]any)
+	if !ok {
+		return Target{}, block.Invalidf("Invalid JSON object given")
+	}
+	options := map[string]string{}
+	flatten(options, "", object)
+	return TargetFromOptions(options)
+}
+
+// flatten turns nested objects into keys joined with dots.
+func flatten(into map[string]string, prefix string, object map[string]any) {
+	for key, value := range object {
+		switch v := value.(type) {
+		case map[string]any:
+			flatten(into, prefix+key+".", v)
+		case float64:
+			into[prefix+key] = fmt.Sprintf("%.0f", v)
+		case nil:
+			into[prefix+key] = ""
+		default:
+			into[prefix+key] = fmt.Sprint(v)
+		}
+	}
+}
+
+// TargetFromOptions reads a description by keys such as driver, file.filename,
+// offset, size, read-only and force-share.
+func TargetFromOptions(options map[string]string) (Target, error) {
+	var t Target
+	rest := maps.Clone(options)
+	take := func(key string) string {
+		value := rest[key]
+		delete(rest, key)
+		return value
+	}
+	driver := take("driver")
+	if driver == "file" {
+		driver, t.Path = "raw", take("filename")
+	} else {
+		if d := take("file.driver"); d != "" && d != "file" {
+			return t, refuseProtocol(d)
+		}
+		t.Path = take("file.filename")
+	}
+	t.Format = driver
+	if t.Path == "" {
+		return t, missingFile(driver, options)
+	}
+	if err := t.takeFlags(take); err != nil {
+		return t, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(rest)) {
+		return t, block.Unsupportedf("Block format '%s' does not support the option '%s'", driver, key)
+	}
+	return t, nil
+}
+
+// missingFile says what is wrong with options that name no file.
+func missingFile(driver string, options map[string]string) error {
+	switch {
+	case options["file"] != "":
+		return block.Invalidf("Cannot find device='%s' nor node-name='%[1]s'", options["file"])
+	case driver == "":
+		return block.Invalidf("Must specify either driver or file")
+	}
+	return block.Invalidf("A block device must be specified for \"file\"")
+}
+
+func (t *Target) takeFlags(take func(string) string) error {
+	for key, flag := range map[string]*bool{"read-only": &t.ReadOnly, "force-share": &t.ForceShare} {
+		value := take(key)
+		on, ok := switches[value]
+		if value != "" && !ok {
+			return block.Invalidf("Parameter '%s' expects 'on' or 'off'", key)
+		}
+		*flag = on
+	}
+	if t.Format != "raw" {
+		return nil
+	}
+	for key, number := range map[string]*int64{"offset": &t.Offset, "size": &t.Size} {
+		value := take(key)
+		if value == "" {
+			continue
+		}
+		n, err := size.Parse(value)
+		if err != nil || n > math.MaxInt64 {
+			return block.Invalidf("Parameter '%s' expects a size", key)
+		}
+		*number = int64(n)
+	}
+	return nil
+}
+
+// BackingPath returns the name by which an image at path from finds a file
+// that it refers to as name: names are relative to the image that holds them.
+func BackingPath(from, name string) string {
+	protocol, _ := cutProtocol(name)
+	if name == "" || protocol != "" || filepath.IsAbs(name) {
+		return name
+	}
+	return from[:len(from)-len(baseName(from))] + name
+}
+
+// baseName is what follows the last separator.
+func baseName(path string) string {
+	i := len(path)
+	for i > 0 && path[i-1] != '/' && path[i-1] != filepath.Separator {
+		i--
+	}
+	return path[i:]
+}

@@ -1,0 +1,191 @@
+package diskimg
+
+// This file is the policy on what an image may refer to: which names lead to a
+// file, and that chains of images end. Nothing that an image names is opened
+// but through here.
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/sentence"
+	"github.com/diskimg/diskimg/storage"
+)
+
+// DefaultMaxDepth is how many images a backing chain may have.
+const DefaultMaxDepth = 64
+
+// Strict is the policy for images from anybody, and the default. What an image
+// refers to must be a plain relative name that stays within the directory of
+// that image, also if symbolic links are followed, and a backing file must have
+// its format stated. Protocol prefixes such as nbd: or json: are refused.
+type Strict struct {
+	MaxDepth int // images in a chain; 0 is DefaultMaxDepth
+}
+
+// Permissive is the policy of the QEMU tools, for images from people one
+// trusts: whoever wrote the image chooses files of this machine that are read.
+// Any path is allowed, relative ones start at the image that names them; file:
+// and json: are understood; a format that is not stated is probed.
+type Permissive struct {
+	MaxDepth int // images in a chain; 0 is DefaultMaxDepth
+}
+
+// rules decide what a name leads to.
+type rules interface {
+	// find returns where ref leads to and how to open it.
+	find(ref block.Ref) (Target, opener, error)
+	maxDepth() int
+}
+
+// opener opens the file of a target.
+type opener func(path string, writable bool) (*storage.File, error)
+
+// OpenImage implements block.Policy.
+func (s Strict) OpenImage(ref block.Ref) (*Image, error) { return startChain(s, ref).OpenImage(ref) }
+
+// OpenFile implements block.Policy.
+func (s Strict) OpenFile(ref block.Ref) (block.File, error) { return startChain(s, ref).OpenFile(ref) }
+
+func (s Strict) maxDepth() int { return s.MaxDepth }
+
+func (s Strict) find(ref block.Ref) (Target, opener, error) {
+	protocol, _ := cutProtocol(ref.Name)
+	switch {
+	case ref.From == "":
+		return Target{}, nil, refused(ref, "an image without a path may not refer to files")
+	case protocol != "":
+		return Target{}, nil, refused(ref, "names that begin with \""+protocol+":\" are not allowed here")
+	case !filepath.IsLocal(filepath.FromSlash(ref.Name)):
+		return Target{}, nil, refused(ref, "only files in the directory of the image and below are allowed here")
+	case ref.Role == block.RoleBacking && ref.Format == "":
+		return Target{}, nil, refused(ref, "it does not state the format of that, and guessing is not allowed here")
+	}
+	t := Target{Path: BackingPath(ref.From, ref.Name), Format: ref.Format}
+	return t, func(_ string, writable bool) (*storage.File, error) {
+		root, err := os.OpenRoot(filepath.Dir(ref.From))
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		f, err := storage.OpenIn(root, filepath.FromSlash(ref.Name), writable)
+		if err != nil && strings.HasSuffix(err.Error(), "path escapes from parent") {
+			return nil, refused(ref, "which leads out of the directory of the image")
+		}
+		return f, err
+	}, nil
+}
+
+func refused(ref block.Ref, why string) error {
+	return block.Errorf(block.ErrRefused, "%s names %s %q: %s", ref.From, ref.Role, ref.Name, why)
+}
+
+// OpenImage implements block.Policy.
+func (p Permissive) OpenImage(ref block.Ref) (*Image, error) {
+	return startChain(p, ref).OpenImage(ref)
+}
+
+// OpenFile implements block.Policy.
+func (p Permissive) OpenFile(ref block.Ref) (block.File, error) {
+	return startChain(p, ref).OpenFile(ref)
+}
+
+func (p Permissive) maxDepth() int { return p.MaxDepth }
+
+func (p Permissive) find(ref block.Ref) (Target, opener, error) {
+	t, err := ParseTarget(BackingPath(ref.From, ref.Name))
+	if err != nil {
+		return t, nil, err
+	}
+	if ref.Format != "" {
+		t.Format = ref.Format
+	}
+	return t, openLocal, nil
+}
+
+func openLocal(path string, writable bool) (*storage.File, error) {
+	return storage.OpenFile(path, &storage.FileOptions{Writable: writable})
+}
+
+// chain is the policy for one image of a chain. It knows the files above.
+type chain struct {
+	rules   rules
+	formats []Format
+	share   bool // others may write the images meanwhile
+	above   []fileID
+}
+
+type fileID struct{ dev, ino uint64 }
+
+func idOf(f *storage.File) fileID {
+	dev, ino := f.ID()
+	return fileID{dev, ino}
+}
+
+// startChain begins a chain at the image that ref comes from, if it has a file.
+func startChain(r rules, ref block.Ref) *chain {
+	c := &chain{rules: r, formats: Formats}
+	if f, err := openLocal(ref.From, false); err == nil {
+		c.above = append(c.above, idOf(f))
+		f.Close()
+	}
+	return c
+}
+
+func (c *chain) limit() int {
+	if n := c.rules.maxDepth(); n > 0 {
+		return n
+	}
+	return DefaultMaxDepth
+}
+
+// OpenImage implements block.Policy.
+func (c *chain) OpenImage(ref block.Ref) (*Image, error) {
+	if len(c.above) >= c.limit() {
+		return nil, block.Errorf(block.ErrRefused, "the chain of backing files is longer than %d images", c.limit())
+	}
+	t, open, err := c.rules.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	img, err := c.open(t, open, &OpenOptions{Format: t.Format})
+	if err != nil {
+		return nil, &sentence.Error{Text: sentence.Of(err), Err: err}
+	}
+	return img, nil
+}
+
+// OpenFile implements block.Policy.
+func (c *chain) OpenFile(ref block.Ref) (block.File, error) {
+	t, open, err := c.rules.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	f, err := openFile(t.Path, ref.Writable, open)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.mayUse(f, t.Path, lockDataFile(ref.Writable, c.share)); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// mayUse makes sure that f is not one of the files above and locks it.
+func (c *chain) mayUse(f *storage.File, path string, lock storage.LockMode) error {
+	if slices.Contains(c.above, idOf(f)) {
+		return block.Corruptf("Backing file '%s' creates an infinite loop.", path)
+	}
+	return fileError(path, f.Lock(lock.Use, lock.Share))
+}
+
+// below returns the policy for what an image in f refers to.
+func (c *chain) below(f *storage.File) *chain {
+	next := *c
+	next.above = append(slices.Clone(c.above), idOf(f))
+	return &next
+}
