@@ -50,6 +50,16 @@ func TestFile(t *testing.T) {
 	blocktest.TestFile(t, func(t *testing.T) block.File { return create(t, newPath(t)) })
 }
 
+// testFileIn runs the suite on files in dir.
+func testFileIn(t *testing.T, dir string) {
+	blocktest.TestFile(t, func(t *testing.T) block.File {
+		f, err := os.CreateTemp(dir, "")
+		must(t, err)
+		must(t, f.Close())
+		return create(t, f.Name())
+	})
+}
+
 func TestFileSync(t *testing.T) {
 	blocktest.TestFile(t, func(t *testing.T) block.File {
 		return open(t, newPath(t), &storage.FileOptions{Create: true, Sync: true})

@@ -1,0 +1,15 @@
+package storage_test
+
+import (
+	"os"
+	"testing"
+)
+
+// openPlain opens a file without this package.
+func openPlain(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
