@@ -1,0 +1,143 @@
+// Package cache holds pieces of on-disk tables in memory: blocks of one size,
+// each at a host offset, clean or dirty. It does no I/O and takes no lock. The
+// owner's lock guards it: Get and the reading of a Block's bytes need it
+// shared, everything else exclusive. What must be on disk before what is the
+// owner's to know; it takes the dirty blocks with TakeDirty, writes them in its
+// order, and says Written.
+package cache
+
+import "sync/atomic"
+
+// Block is a piece of a table. Its bytes are as they are on disk.
+type Block struct {
+	Off     int64
+	Data    []byte
+	dirty   bool
+	writing int         // copies on their way to the disk
+	used    atomic.Bool // since the clock hand last passed
+}
+
+// Cache is a set of blocks, evicted by the clock algorithm.
+type Cache struct {
+	size   int
+	limit  int
+	blocks map[int64]*Block
+	ring   []*Block // all blocks, in the order of the clock
+	hand   int
+	dirty  []*Block
+}
+
+// New makes a cache of blocks of size bytes that keeps about bytes in memory.
+func New(size, bytes int) *Cache {
+	return &Cache{size: size, limit: max(4, bytes/size), blocks: make(map[int64]*Block)}
+}
+
+// BlockSize returns the size of a block in bytes.
+func (c *Cache) BlockSize() int { return c.size }
+
+// Get returns the block at off, nil if it is not cached.
+func (c *Cache) Get(off int64) *Block {
+	b := c.blocks[off]
+	if b != nil && !b.used.Load() {
+		b.used.Store(true)
+	}
+	return b
+}
+
+// Put adds a clean block at off that keeps data. It evicts a clean block when
+// the cache is full and grows past its limit when there is none.
+func (c *Cache) Put(off int64, data []byte) *Block {
+	if old := c.blocks[off]; old != nil {
+		old.Data = data
+		return old
+	}
+	b := &Block{Off: off, Data: data}
+	b.used.Store(true)
+	c.blocks[off] = b
+	if i, ok := c.victim(); ok {
+		delete(c.blocks, c.ring[i].Off)
+		c.ring[i] = b
+	} else {
+		c.ring = append(c.ring, b)
+	}
+	return b
+}
+
+// victim finds the place in the ring of a clean block that was not used
+// lately. ok is false while there is room, and when all blocks are held.
+func (c *Cache) victim() (i int, ok bool) {
+	if len(c.ring) < c.limit {
+		return 0, false
+	}
+	for range 2 * len(c.ring) {
+		c.hand = (c.hand + 1) % len(c.ring)
+		b := c.ring[c.hand]
+		if b.dirty || b.writing > 0 {
+			continue
+		}
+		if !b.used.Swap(false) {
+			return c.hand, true
+		}
+	}
+	return 0, false
+}
+
+// MarkDirty notes that the bytes of b differ from the disk.
+func (c *Cache) MarkDirty(b *Block) {
+	if !b.dirty {
+		b.dirty = true
+		c.dirty = append(c.dirty, b)
+	}
+}
+
+// DirtyBytes returns how much waits to be written.
+func (c *Cache) DirtyBytes() int { return len(c.dirty) * c.size }
+
+// TakeDirty returns the dirty blocks and counts them as clean, but holds them
+// in memory until Written. The owner copies their bytes before it lets go of
+// its lock.
+func (c *Cache) TakeDirty() []*Block {
+	taken := c.dirty
+	c.dirty = nil
+	for _, b := range taken {
+		b.dirty = false
+		b.writing++
+	}
+	return taken
+}
+
+// Written ends what TakeDirty began.
+func (c *Cache) Written(taken []*Block) {
+	for _, b := range taken {
+		b.writing--
+	}
+}
+
+// Forget drops the blocks in [off, off+n), dirty or not: the table they belong
+// to is no more.
+func (c *Cache) Forget(off, n int64) {
+	for at := off; at < off+n; at += int64(c.size) {
+		if b := c.blocks[at]; b != nil {
+			delete(c.blocks, at)
+			c.remove(b)
+		}
+	}
+}
+
+func (c *Cache) remove(b *Block) {
+	b.dirty = false
+	c.dirty = without(c.dirty, b)
+	c.ring = without(c.ring, b)
+}
+
+func without(list []*Block, b *Block) []*Block {
+	for i, x := range list {
+		if x == b {
+			return append(list[:i], list[i+1:]...)
+		}
+	}
+	return list
+}
+
+// Len returns how many blocks are cached.
+func (c *Cache) Len() int { return len(c.ring) }

@@ -1,0 +1,64 @@
+package qcow2
+
+import "errors"
+
+// Closing: everything that waits to be written, then the files.
+
+// Close implements block.Layer.
+func (d *disk) Close() error {
+	var err error
+	if d.writable {
+		err = d.finish()
+	}
+	return errors.Join(err, d.closeReferred(), d.file.Close())
+}
+
+// finish writes all that waits, so that the image is left exact: with no leak.
+func (d *disk) finish() error {
+	if err := d.extendFile(); err != nil {
+		return err
+	}
+	for {
+		if err := d.Flush(); err != nil {
+			return err
+		}
+		// Decrements come to be with the flush of what they unlink, and ride
+		// with the next one.
+		if !d.waiting() {
+			return nil
+		}
+	}
+}
+
+// waiting reports whether anything has to be written yet.
+func (d *disk) waiting() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.unlinked)+len(d.retired)+len(d.l1Dirty)+len(d.reftableDirty) > 0 ||
+		d.l2.DirtyBytes()+d.refs.DirtyBytes() > 0
+}
+
+// extendFile makes the file as long as its clusters are: the end of the last
+// ones may never have been written.
+func (d *disk) extendFile() error {
+	d.mu.RLock()
+	end := d.fileEnd << d.geo.clusterBits
+	d.mu.RUnlock()
+	size, err := d.file.Size()
+	if err != nil || size >= end {
+		return err
+	}
+	return d.file.Truncate(end)
+}
+
+// closeReferred closes what the image refers to.
+func (d *disk) closeReferred() error {
+	var err error
+	if d.backing != nil {
+		err = d.backing.Close()
+	}
+	if d.data != d.file {
+		err = errors.Join(err, d.data.Close())
+	}
+	return err
+}

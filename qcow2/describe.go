@@ -1,0 +1,64 @@
+package qcow2
+
+import "github.com/diskimg/diskimg/block"
+
+// What an image says of itself.
+
+// Inspect describes the image in f. It reads its header and snapshot table and
+// nothing else, and opens no other file; the image may be one that Open refuses.
+func Inspect(f block.File) (block.Description, error) {
+	h, err := readHeader(f)
+	if err != nil {
+		return block.Description{}, wrapOpen("", err)
+	}
+	if err := h.unknownFeatures(); err != nil {
+		return block.Description{}, wrapOpen("", err)
+	}
+	d := newDisk(f, h, &OpenOptions{})
+	return d.Describe()
+}
+
+// Describe implements block.Describer.
+func (d *disk) Describe() (block.Description, error) {
+	h := d.hdr
+	snapshots, err := d.Snapshots()
+	if err != nil {
+		return block.Description{}, err
+	}
+	return block.Description{
+		Format:        "qcow2",
+		VirtualSize:   d.Size(),
+		ClusterSize:   d.geo.clusterSize,
+		Encrypted:     h.cryptMethod != cryptNone,
+		Dirty:         h.incompat&incompatDirty != 0,
+		BackingName:   h.backingName,
+		BackingFormat: string(h.find(extBackingFormat)),
+		DataFile:      string(h.find(extDataFile)),
+		Snapshots:     snapshots,
+		Specific:      h.specific(),
+	}, nil
+}
+
+// specific lists the fields that only qcow2 has, in the order of qemu-img info.
+func (h *header) specific() []block.Field {
+	compression := block.Field{Name: "compression-type", Value: [...]string{"zlib", "zstd"}[h.compression&1]}
+	bits := block.Field{Name: "refcount-bits", Value: int64(1) << h.refcountOrder}
+	if h.version == 2 {
+		return []block.Field{{Name: "compat", Value: "0.10"}, compression, bits}
+	}
+	list := []block.Field{
+		{Name: "compat", Value: "1.1"},
+		compression,
+		{Name: "lazy-refcounts", Value: h.compat&compatLazyRefcounts != 0},
+		bits,
+	}
+	if h.incompat&incompatDataFile != 0 {
+		if name := h.find(extDataFile); name != nil {
+			list = append(list, block.Field{Name: "data-file", Value: string(name)})
+		}
+		list = append(list, block.Field{Name: "data-file-raw", Value: h.autoclear&autoclearRawData != 0})
+	}
+	return append(list,
+		block.Field{Name: "corrupt", Value: h.incompat&incompatCorrupt != 0},
+		block.Field{Name: "extended-l2", Value: h.incompat&incompatExtendedL2 != 0})
+}

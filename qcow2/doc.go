@@ -1,0 +1,49 @@
+// Package qcow2 reads and writes qcow2 images, versions 2 and 3.
+//
+// # Stations of a guest write
+//
+//	guest write
+//	   | write.go      split into runs, lock the guest range
+//	   v
+//	 mapping.go ---- cow.go      resolve; old bytes in, from cluster, backing or compressed data
+//	   v
+//	 alloc.go -----> refcount.go     a cluster is referenced on disk only after its count is on disk
+//	   |                 |
+//	   v                 v
+//	 data -> file     tables.go      a table names a cluster only after the data in it is safe to see
+//	                     | flush.go
+//	                     v file
+//
+// Data and metadata are never written by one function: resolve, then data,
+// then publish.
+//
+// # Order
+//
+// Data goes to the file when it is written. Changes of tables stay in memory
+// until a flush, which writes them in this order:
+//
+//  1. refcount blocks, and with them every increment;
+//  2. after a sync, refcount table entries that name new refcount blocks;
+//  3. after a sync of tables and data, links: L2 entries and L1 entries;
+//  4. after a sync, decrements are made in memory, for what those links no
+//     longer refer to; they ride to the disk with the next flush.
+//
+// A new table is written once, empty or copied, when its cluster is allocated:
+// a full disk shows there, where it can still be undone, and step 3 never
+// names a table that is not on disk. A cluster whose refcount is to fall keeps
+// its count, and so can't be used again, until the links are on disk and until
+// no request that may have resolved to it is still running (pin.go).
+//
+// A crash at any instant thus leaves links that name only counted clusters and
+// tables that are on disk. What can be lost are clusters counted and not
+// linked: leaks, which a check gives back.
+//
+// # Locks
+//
+// In the order in which they are taken; none is held over data I/O but the
+// range lock, which is there for it:
+//
+//  1. ranges: guest ranges that allocate, discard or zero, by whole clusters
+//  2. flushes: one flush runs at a time; those who come meanwhile share the next
+//  3. mu: tables, caches, allocator; shared to look up, exclusive to change
+package qcow2

@@ -1,0 +1,310 @@
+package qcow2
+
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cache"
+)
+
+// Flush: dirty tables to the file in the order that doc.go gives, and what has
+// been unlinked back to the allocator.
+
+// flushes runs one flush at a time. Who asks while one runs shares the next:
+// it begins after they asked, so it covers what they wrote.
+type flushes struct {
+	mu       sync.Mutex
+	turn     sync.Cond
+	running  bool
+	started  uint64
+	finished uint64
+	errs     map[uint64]error // of flushes that failed
+}
+
+func (f *flushes) do(run func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.turn.L == nil {
+		f.turn.L = &f.mu
+		f.errs = make(map[uint64]error)
+	}
+	for want := f.started + 1; ; f.turn.Wait() {
+		if f.finished >= want {
+			return f.errs[want]
+		}
+		if f.running {
+			continue
+		}
+		f.running = true
+		f.started++
+		me := f.started
+		f.mu.Unlock()
+		err := run()
+		f.mu.Lock()
+		f.running, f.finished = false, me
+		if err != nil {
+			f.errs[me] = err
+		}
+		f.turn.Broadcast()
+		return err
+	}
+}
+
+// piece is a part of a table as it is to be written.
+type piece struct {
+	kind metaKind
+	off  hostOff
+	data []byte
+}
+
+// batch is all that one flush writes: a copy of the dirty tables at one
+// instant, so that a link in it is never without its increment.
+type batch struct {
+	counts   []piece // refcount blocks
+	reftable []piece
+	links    []piece // L2 and L1
+	unlinked []hostRun
+	newData  bool // links refer to data written since the last sync
+	blocks   []*cache.Block
+	refs     []*cache.Block
+}
+
+// Flush implements block.Layer.
+func (d *disk) Flush() error {
+	if !d.writable {
+		return nil
+	}
+	return d.flushes.do(d.flush)
+}
+
+func (d *disk) flush() error {
+	b, err := d.collect()
+	if err != nil {
+		return err
+	}
+	err = d.writeBatch(b)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.l2.Written(b.blocks)
+	d.refs.Written(b.refs)
+	if err != nil {
+		return d.poison(err)
+	}
+	return d.retire(b.unlinked)
+}
+
+// collect takes the dirty tables, with their bytes as they are now.
+func (d *disk) collect() (*batch, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.broken != nil {
+		return nil, d.broken
+	}
+	b := &batch{unlinked: d.unlinked, newData: d.newData, blocks: d.l2.TakeDirty(), refs: d.refs.TakeDirty()}
+	d.unlinked, d.newData = nil, false
+	b.counts = cachePieces(metaRefblock, b.refs)
+	b.links = append(cachePieces(metaL2, b.blocks), tablePieces(metaL1, d.hdr.l1Offset, d.l1, d.l1Dirty)...)
+	b.reftable = tablePieces(metaReftable, d.hdr.reftableOffset, d.reftable, d.reftableDirty)
+	for _, list := range [][]piece{b.counts, b.reftable, b.links} {
+		for _, p := range list {
+			if err := d.mayWriteMeta(p.kind, p.off, int64(len(p.data))); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return b, nil
+}
+
+func cachePieces(kind metaKind, blocks []*cache.Block) []piece {
+	list := make([]piece, len(blocks))
+	for i, b := range blocks {
+		list[i] = piece{kind, hostOff(b.Off), slices.Clone(b.Data)}
+	}
+	return list
+}
+
+// tablePieces encodes the dirty sectors of a table of 8-byte entries, 64 to a
+// sector, and counts them as clean.
+func tablePieces(kind metaKind, off uint64, table []uint64, dirty map[int64]bool) []piece {
+	var list []piece
+	for sector := range dirty {
+		part := table[sector*64 : min(int64(len(table)), (sector+1)*64)]
+		list = append(list, piece{kind, hostOff(off) + hostOff(sector*512), encodeTable(part)})
+	}
+	clear(dirty)
+	return list
+}
+
+// writeBatch is the order of writes.
+func (d *disk) writeBatch(b *batch) error {
+	if err := d.writePieces(b.counts); err != nil {
+		return err
+	}
+	if len(b.reftable) > 0 {
+		// Before the refcount table names a new block, the block must be on
+		// disk: it counts itself.
+		if err := d.syncTables(); err != nil {
+			return err
+		}
+		if err := d.writePieces(b.reftable); err != nil {
+			return err
+		}
+	}
+	if len(b.links) > 0 {
+		// Before a link is written, the data it leads to and the count of its
+		// cluster must be on disk.
+		if b.newData || len(b.counts) > 0 || len(b.reftable) > 0 {
+			if err := d.sync(); err != nil {
+				return err
+			}
+		}
+		if err := d.writePieces(b.links); err != nil {
+			return err
+		}
+	}
+	// Before anything that these links no longer refer to is counted down or
+	// used again, they must be on disk.
+	return d.sync()
+}
+
+// sync makes data and tables durable.
+func (d *disk) sync() error {
+	if d.data != d.file && !d.noSync {
+		if err := d.data.Sync(); err != nil {
+			return err
+		}
+	}
+	return d.syncTables()
+}
+
+// syncTables makes the image file durable, and with it the guest's data where
+// it is not elsewhere.
+func (d *disk) syncTables() error {
+	if d.noSync {
+		return nil
+	}
+	return d.file.Sync()
+}
+
+// writePieces writes pieces in the order of their offsets, neighbours at once.
+func (d *disk) writePieces(list []piece) error {
+	slices.SortFunc(list, func(a, b piece) int { return int(a.off>>9) - int(b.off>>9) })
+	for len(list) > 0 {
+		n, data := 1, list[0].data
+		for n < len(list) && list[n].off == list[0].off+hostOff(len(data)) {
+			data = append(data, list[n].data...)
+			n++
+		}
+		if _, err := d.file.WriteAt(data, int64(list[0].off)); err != nil {
+			return err
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
+// retired is space whose links are gone from the disk and which requests that
+// began in epoch or before may still be using.
+type retired struct {
+	runs  []hostRun
+	epoch uint32
+}
+
+// retire counts down what has been unlinked on disk, as soon as no request can
+// still refer to it. Needs mu exclusively.
+func (d *disk) retire(unlinked []hostRun) error {
+	if len(unlinked) > 0 {
+		d.retired = append(d.retired, retired{unlinked, d.pins.epoch.Load()})
+	}
+	d.pins.advance()
+	d.pins.advance()
+	for len(d.retired) > 0 && d.pins.ended(d.retired[0].epoch) {
+		for _, r := range d.retired[0].runs {
+			for c := r.start; c < r.start+r.n; c++ {
+				if err := d.addRef(c, -1); err != nil {
+					return err
+				}
+			}
+		}
+		d.retired = d.retired[1:]
+	}
+	return nil
+}
+
+// relieve flushes when too much waits to be written. Takes mu; call it with
+// nothing locked but a range.
+func (d *disk) relieve() error {
+	d.mu.RLock()
+	full := d.l2.DirtyBytes() > d.maxDirty || d.refs.DirtyBytes() > d.maxDirty || len(d.unlinked) > maxUnlinked
+	d.mu.RUnlock()
+	if !full {
+		return nil
+	}
+	return d.Flush()
+}
+
+// maxUnlinked bounds the list of what waits to be counted down.
+const maxUnlinked = 1 << 16
+
+// patchHeader writes a field of the header and makes it durable. Needs mu
+// exclusively.
+func (d *disk) patchHeader(at int64, field []byte) error {
+	if err := d.mayWriteMeta(metaHeader, hostOff(at), int64(len(field))); err != nil {
+		return err
+	}
+	if _, err := d.file.WriteAt(field, at); err != nil {
+		return d.poison(err)
+	}
+	if err := d.syncTables(); err != nil {
+		return d.poison(err)
+	}
+	return nil
+}
+
+// poison ends all writing through this handle: after a failed metadata write
+// or sync it is not known what is on disk. Needs mu exclusively.
+func (d *disk) poison(err error) error {
+	if d.broken == nil {
+		d.broken = block.Errorf(block.ErrBroken, "image can no longer be written, writing its tables failed: %w", err)
+	}
+	return d.broken
+}
+
+// damaged is corruption found in the tables in use, as opposed to the guest's
+// data: the image is marked.
+type damaged struct{ error }
+
+func (e *damaged) Unwrap() error { return e.error }
+
+func damage(err error) error { return &damaged{err} }
+
+// corrupt marks the image as corrupt and refuses all further writes. Needs mu
+// exclusively.
+func (d *disk) corrupt(cause error) error {
+	if !d.writable || d.broken != nil {
+		return cause
+	}
+	d.broken = block.Errorf(block.ErrBroken, "image is marked corrupt and can no longer be written: %w", cause)
+	if d.geo.v3 {
+		d.hdr.incompat |= incompatCorrupt
+		// What else is wrong, the bit is worth trying; the cause is what counts.
+		_, err := d.file.WriteAt(be64(d.hdr.incompat), atIncompat)
+		return errors.Join(d.broken, err, d.syncTables())
+	}
+	return d.broken
+}
+
+// settle marks the image if err is damage found while mu was not held
+// exclusively. Takes mu.
+func (d *disk) settle(err error) error {
+	var e *damaged
+	if err == nil || !errors.As(err, &e) {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.corrupt(e.error)
+	return e.error
+}

@@ -1,0 +1,372 @@
+package qcow2
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cache"
+	"github.com/diskimg/diskimg/internal/rangelock"
+)
+
+// Opening: header, L1 table, data file and backing image; for writing also the
+// refcount table and the map of all metadata.
+
+// Defaults of OpenOptions.
+const (
+	DefaultL2CacheSize       = 32 << 20
+	DefaultRefcountCacheSize = 4 << 20
+)
+
+// OpenOptions say how to open an image. The zero value opens it read-only and
+// refuses every file that the image names.
+type OpenOptions struct {
+	// Path is used in messages and to resolve what the image names.
+	Path     string
+	Writable bool
+	// Policy opens the backing image and the data file; nil refuses them.
+	Policy block.Policy
+	// NoBacking leaves the backing image closed: what it holds reads as zero.
+	// Such an image can't be written.
+	NoBacking bool
+	// Data is the external data file, if the caller has opened it; otherwise
+	// Policy is asked. The image closes it.
+	Data block.File
+	// NoSync orders nothing and syncs nothing: fast, and after a power cut
+	// the image is lost. For images that are made in one go and can be made
+	// again.
+	NoSync bool
+	// L2CacheSize and RefcountCacheSize bound the memory for tables, in
+	// bytes; 0 is the default. Memory is taken as tables are used.
+	L2CacheSize, RefcountCacheSize int
+}
+
+// disk is the layer: an open qcow2 image file.
+type disk struct {
+	file     block.File // tables
+	data     block.File // guest clusters; the same as file unless external
+	backing  *block.Image
+	self     *block.Image // reads what the guest reads, for copy on write
+	path     string
+	geo      geometry
+	writable bool
+	noSync   bool
+	sparse   bool // data may well be holes
+	maxDirty int
+	size     atomic.Int64 // of the guest disk
+
+	pins    pins
+	ranges  rangelock.Lock
+	flushes flushes
+	decoded decodedCluster
+
+	mu            sync.RWMutex // guards what follows
+	hdr           *header
+	l1            []uint64
+	l1Dirty       map[int64]bool // by sector
+	l2            *cache.Cache
+	loading       map[hostOff]chan struct{}
+	reftable      []uint64
+	reftableDirty map[int64]bool // by sector
+	refs          *cache.Cache
+	meta          metaMap
+	freeHint      int64   // no cluster below it is free
+	fileEnd       int64   // clusters from here on have never been written
+	pack          hostOff // where the next compressed data may go; 0: nowhere
+	newData       bool    // links were set since the last collect
+	unlinked      []hostRun
+	retired       []retired
+	broken        error
+}
+
+// Open opens the image in f. The image owns f once Open has succeeded.
+func Open(f block.File, o *OpenOptions) (*block.Image, error) {
+	if o == nil {
+		o = &OpenOptions{}
+	}
+	d, err := open(f, o)
+	if err != nil {
+		return nil, wrapOpen(o.Path, err)
+	}
+	return block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2", Writable: o.Writable}), nil
+}
+
+func wrapOpen(path string, err error) error {
+	var e *block.Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return &block.Error{Op: "open", Path: path, Format: "qcow2", Offset: -1, Err: err}
+}
+
+func open(f block.File, o *OpenOptions) (*disk, error) {
+	h, err := readHeader(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.validate(); err != nil {
+		return nil, err
+	}
+	d := newDisk(f, h, o)
+	if err := d.load(o); err != nil {
+		return nil, errors.Join(err, d.closeReferred())
+	}
+	return d, nil
+}
+
+func newDisk(f block.File, h *header, o *OpenOptions) *disk {
+	d := &disk{
+		file: f, data: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync,
+		l1Dirty: make(map[int64]bool), reftableDirty: make(map[int64]bool), loading: make(map[hostOff]chan struct{}),
+	}
+	d.size.Store(int64(h.size))
+	slice := int(min(maxSlice, d.geo.clusterSize))
+	l2Size, refSize := o.L2CacheSize, o.RefcountCacheSize
+	if l2Size == 0 {
+		l2Size = DefaultL2CacheSize
+	}
+	if refSize == 0 {
+		refSize = DefaultRefcountCacheSize
+	}
+	d.l2, d.refs = cache.New(slice, l2Size), cache.New(slice, refSize)
+	d.maxDirty = max(4*slice, min(l2Size, refSize)/2)
+	d.self = block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2"})
+	return d
+}
+
+// headerRead is how much of a file is read to find the header in it; only
+// headers that say so make it more.
+const headerRead = 64 << 10
+
+func readHeader(f block.File) (*header, error) {
+	b := make([]byte, headerRead)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	h, err := parseHeader(b[:n])
+	if !errors.Is(err, errMoreHeader) {
+		return h, err
+	}
+	b = make([]byte, 1<<binary.BigEndian.Uint32(b[20:]))
+	n, err = f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	return parseHeader(b[:n])
+}
+
+// load reads the tables and opens what the image refers to.
+func (d *disk) load(o *OpenOptions) error {
+	if err := d.mayOpen(o); err != nil {
+		return err
+	}
+	if err := d.loadL1(); err != nil {
+		return err
+	}
+	if err := d.openData(o); err != nil {
+		return err
+	}
+	d.sparse = isSparse(d.data)
+	if err := d.openBacking(o); err != nil {
+		return err
+	}
+	if !d.writable {
+		return nil
+	}
+	return d.prepareWrites()
+}
+
+func (d *disk) mayOpen(o *OpenOptions) error {
+	if !d.writable {
+		return nil
+	}
+	if d.hdr.incompat&incompatCorrupt != 0 {
+		return block.Corruptf("Image is corrupt; cannot be opened read/write")
+	}
+	if o.NoBacking && d.hdr.backingName != "" {
+		return block.Invalidf("an image whose backing file is left closed can't be written")
+	}
+	return nil
+}
+
+func (d *disk) loadL1() error {
+	b := make([]byte, int64(d.hdr.l1Size)*8)
+	if err := d.inFile("Active L1 table", d.hdr.l1Offset, int64(len(b))); err != nil {
+		return err
+	}
+	if err := d.readTable("Active L1 table", b, hostOff(d.hdr.l1Offset)); err != nil {
+		return err
+	}
+	d.l1 = decodeTable(b)
+	return nil
+}
+
+// inFile checks that n bytes at off lie within the file, before memory is
+// taken for them.
+func (d *disk) inFile(what string, off uint64, n int64) error {
+	size, err := d.file.Size()
+	if err != nil {
+		return err
+	}
+	if off > uint64(size) || n > size-int64(off) {
+		return block.Corruptf("%s of %d bytes at %#x lies beyond the end of the file (%d bytes)", what, n, off, size)
+	}
+	return nil
+}
+
+// openData opens the external data file if the image has one.
+func (d *disk) openData(o *OpenOptions) error {
+	if d.hdr.incompat&incompatDataFile == 0 {
+		if o.Data != nil {
+			return block.Invalidf("'data-file' can only be set for images with an external data file")
+		}
+		return nil
+	}
+	if o.Data != nil {
+		d.data = o.Data
+		return nil
+	}
+	name := string(d.hdr.find(extDataFile))
+	if name == "" {
+		return block.Invalidf("'data-file' is required for this image")
+	}
+	f, err := policy(o).OpenFile(block.Ref{Role: block.RoleData, Name: name, From: o.Path, Writable: o.Writable})
+	if err != nil {
+		return err
+	}
+	d.data = f
+	return nil
+}
+
+func policy(o *OpenOptions) block.Policy {
+	if o.Policy == nil {
+		return block.Deny{}
+	}
+	return o.Policy
+}
+
+func (d *disk) openBacking(o *OpenOptions) error {
+	if d.hdr.backingName == "" || o.NoBacking {
+		return nil
+	}
+	if d.hdr.autoclear&autoclearRawData != 0 && d.hdr.incompat&incompatDataFile != 0 {
+		return block.Corruptf("an image with a raw data file can't have a backing file, this one names %q", d.hdr.backingName)
+	}
+	format := string(d.hdr.find(extBackingFormat))
+	b, err := policy(o).OpenImage(block.Ref{Role: block.RoleBacking, Name: d.hdr.backingName, Format: format, From: o.Path})
+	if err != nil {
+		return err
+	}
+	d.backing = b
+	return nil
+}
+
+// isSparse reports whether clearly less of f is allocated than it is long, so
+// that it is worth asking where its holes are.
+func isSparse(f block.File) bool {
+	a, ok := f.(block.AllocatedSizer)
+	if !ok {
+		return false
+	}
+	size, err := f.Size()
+	if err != nil {
+		return false
+	}
+	allocated, err := a.AllocatedSize()
+	return err == nil && allocated+allocated/9+(128<<10) < size
+}
+
+// prepareWrites loads what only writing needs, and makes the header fit for it.
+func (d *disk) prepareWrites() error {
+	size, err := d.file.Size()
+	if err != nil {
+		return err
+	}
+	d.fileEnd = d.geo.clusters(size)
+	if err := d.loadReftable(); err != nil {
+		return err
+	}
+	if err := d.mapMetadata(); err != nil {
+		return err
+	}
+	if err := d.clearAutoclear(); err != nil {
+		return err
+	}
+	if d.hdr.incompat&incompatDirty == 0 {
+		return nil
+	}
+	return d.recoverDirty()
+}
+
+func (d *disk) loadReftable() error {
+	n := int64(d.hdr.reftableClusters) << d.geo.clusterBits
+	if n == 0 || d.hdr.reftableOffset == 0 {
+		return block.Corruptf("Image does not contain a reference count table")
+	}
+	if err := d.inFile("refcount table", d.hdr.reftableOffset, n); err != nil {
+		return err
+	}
+	b := make([]byte, n)
+	if err := d.readTable("refcount table", b, hostOff(d.hdr.reftableOffset)); err != nil {
+		return err
+	}
+	d.reftable = decodeTable(b)
+	return nil
+}
+
+// mapMetadata claims every cluster that holds metadata, for the overlap checks.
+func (d *disk) mapMetadata() error {
+	m := metaCollector{geo: &d.geo}
+	m.add(metaHeader, 0, d.geo.clusterSize)
+	m.add(metaL1, d.hdr.l1Offset, int64(len(d.l1))*8)
+	m.add(metaReftable, d.hdr.reftableOffset, int64(len(d.reftable))*8)
+	for _, e := range d.l1 {
+		m.addTable(metaL2, e&offsetMask)
+	}
+	for _, e := range d.reftable {
+		m.addTable(metaRefblock, e&^reftableReserved)
+	}
+	snapshots, end, err := d.readSnapshots()
+	if err != nil {
+		return err
+	}
+	m.add(metaSnapshots, d.hdr.snapshotsOffset, end)
+	for _, s := range snapshots {
+		m.add(metaInactiveL1, s.l1Offset, int64(s.l1Size)*8)
+	}
+	d.meta = m.build()
+	return nil
+}
+
+// clearAutoclear clears the autoclear bits of features that we do not keep up:
+// what they promise will no longer be true once something is written.
+func (d *disk) clearAutoclear() error {
+	kept := d.hdr.autoclear
+	if d.data == d.file {
+		kept = 0
+	}
+	kept &= autoclearRawData
+	if !d.geo.v3 || kept == d.hdr.autoclear {
+		return nil
+	}
+	d.hdr.autoclear = kept
+	return d.patchHeader(atAutoclear, be64(kept))
+}
+
+func be64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
+
+// Size implements block.Layer.
+func (d *disk) Size() int64 { return d.size.Load() }
+
+// Backing implements block.Backed.
+func (d *disk) Backing() *block.Image { return d.backing }
+
+// Pin implements block.Pinner.
+func (d *disk) Pin() uint32 { return d.pins.pin() }
+
+// Unpin implements block.Pinner.
+func (d *disk) Unpin(token uint32) { d.pins.unpin(token) }

@@ -1,0 +1,185 @@
+package qcow2
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+
+	"github.com/diskimg/diskimg/block"
+)
+
+// The map of all clusters that hold metadata. Before anything is written, its
+// place is looked up here: metadata must hit what it is meant for, guest data
+// must hit none. A hit is a corrupt image: it is marked so and refuses writes.
+
+type metaKind uint8
+
+const (
+	metaHeader metaKind = iota
+	metaL1
+	metaL2
+	metaReftable
+	metaRefblock
+	metaSnapshots
+	metaInactiveL1
+	metaBitmaps
+	metaConflict // more than one structure claims it
+)
+
+var metaNames = [...]string{
+	"qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block",
+	"snapshot table", "inactive L1 table", "bitmap directory", "several structures at once",
+}
+
+func (k metaKind) String() string { return metaNames[k] }
+
+// metaRun is a run of clusters [start, end) of one kind.
+type metaRun struct {
+	start, end int64
+	kind       metaKind
+}
+
+// metaMap is a sorted list of runs that do not overlap.
+type metaMap struct{ runs []metaRun }
+
+// at returns the index of the first run that ends after cluster c.
+func (m *metaMap) at(c int64) int {
+	return sort.Search(len(m.runs), func(i int) bool { return m.runs[i].end > c })
+}
+
+// hit returns the first run that overlaps [start, start+n).
+func (m *metaMap) hit(start, n int64) (metaRun, bool) {
+	i := m.at(start)
+	if i == len(m.runs) || m.runs[i].start >= start+n {
+		return metaRun{}, false
+	}
+	return m.runs[i], true
+}
+
+// is reports whether all of [start, start+n) is of the kind.
+func (m *metaMap) is(kind metaKind, start, n int64) bool {
+	for end := start + n; start < end; {
+		r, ok := m.hit(start, 1)
+		if !ok || r.kind != kind {
+			return false
+		}
+		start = r.end
+	}
+	return true
+}
+
+// add claims [start, start+n) for a kind. What is claimed already becomes a
+// conflict.
+func (m *metaMap) add(kind metaKind, start, n int64) {
+	for end := start + n; start < end; {
+		i := m.at(start)
+		if i == len(m.runs) || m.runs[i].start > start {
+			stop := end
+			if i < len(m.runs) {
+				stop = min(end, m.runs[i].start)
+			}
+			m.insert(i, metaRun{start, stop, kind})
+			start = stop
+			continue
+		}
+		stop := min(end, m.runs[i].end)
+		m.remove(start, stop-start)
+		m.insert(m.at(start), metaRun{start, stop, metaConflict})
+		start = stop
+	}
+}
+
+// insert puts r, which overlaps nothing, before runs[i], as part of a
+// neighbour of its kind if it can.
+func (m *metaMap) insert(i int, r metaRun) {
+	if i > 0 && m.runs[i-1].kind == r.kind && m.runs[i-1].end == r.start {
+		m.runs[i-1].end = r.end
+		return
+	}
+	m.runs = slices.Insert(m.runs, i, r)
+}
+
+// remove gives [start, start+n) up.
+func (m *metaMap) remove(start, n int64) {
+	end := start + n
+	for i := m.at(start); i < len(m.runs) && m.runs[i].start < end; i = m.at(start) {
+		r := m.runs[i]
+		var keep []metaRun
+		if r.start < start {
+			keep = append(keep, metaRun{r.start, start, r.kind})
+		}
+		if r.end > end {
+			keep = append(keep, metaRun{end, r.end, r.kind})
+		}
+		m.runs = slices.Replace(m.runs, i, i+1, keep...)
+	}
+}
+
+// metaCollector builds a map out of claims in any order, which is cheaper than
+// adding them one by one.
+type metaCollector struct {
+	geo  *geometry
+	runs []metaRun
+}
+
+// add claims n bytes at off.
+func (m *metaCollector) add(kind metaKind, off uint64, n int64) {
+	if n > 0 {
+		start := int64(off >> m.geo.clusterBits)
+		m.runs = append(m.runs, metaRun{start, start + m.geo.clusters(n), kind})
+	}
+}
+
+// addTable claims the cluster that a table entry refers to, if it does.
+func (m *metaCollector) addTable(kind metaKind, off uint64) {
+	if off != 0 {
+		m.add(kind, off, m.geo.clusterSize)
+	}
+}
+
+func (m *metaCollector) build() metaMap {
+	slices.SortFunc(m.runs, func(a, b metaRun) int { return cmp.Compare(a.start, b.start) })
+	var out metaMap
+	for _, r := range m.runs {
+		if k := len(out.runs); k > 0 && out.runs[k-1].end > r.start {
+			out.add(r.kind, r.start, r.end-r.start)
+			continue
+		}
+		out.insert(len(out.runs), r)
+	}
+	return out
+}
+
+// claim adds a table of n bytes at off to the map.
+func (d *disk) claim(kind metaKind, off hostOff, n int64) {
+	d.meta.add(kind, int64(off)>>d.geo.clusterBits, d.geo.clusters(n))
+}
+
+// mayWriteMeta refuses a write of n bytes of a kind at off that would touch
+// anything else. Needs mu.
+func (d *disk) mayWriteMeta(kind metaKind, off hostOff, n int64) error {
+	first := int64(off) >> d.geo.clusterBits
+	count := (int64(off)+n-1)>>d.geo.clusterBits - first + 1
+	if d.meta.is(kind, first, count) {
+		return nil
+	}
+	other := "space that is not its own"
+	if r, ok := d.meta.hit(first, count); ok && r.kind != kind {
+		other = r.kind.String()
+	}
+	return d.corrupt(block.Corruptf("Preventing invalid write on metadata (overlaps with %s): %s at %#x", other, kind, int64(off)))
+}
+
+// mayWriteData refuses guest data in clusters that hold metadata. Needs mu, at
+// least shared.
+func (d *disk) mayWriteData(off hostOff, n int64) error {
+	if d.data != d.file {
+		return nil
+	}
+	first := int64(off) >> d.geo.clusterBits
+	count := (int64(off)+n-1)>>d.geo.clusterBits - first + 1
+	if r, ok := d.meta.hit(first, count); ok {
+		return block.Corruptf("Preventing invalid write on inactive or active metadata (overlaps with %s): data cluster at %#x", r.kind, int64(off))
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package qcow2
+
+import "github.com/diskimg/diskimg/block"
+
+// Preallocation: every guest cluster gets its place when the image is made.
+
+// Preallocate implements block.Preallocator, for a disk on which nothing has
+// been written yet. With extended L2 entries the clusters get their space and
+// their subclusters stay unallocated.
+func (d *disk) Preallocate(mode block.Preallocation) error {
+	if mode == block.PreallocOff {
+		return nil
+	}
+	for off := int64(0); off < d.Size(); {
+		a, err := d.preallocate(guestOff(off), d.Size()-off)
+		if err != nil {
+			return d.settle(err)
+		}
+		if err := d.reserve(&a, mode); err != nil {
+			return err
+		}
+		off = a.end(&d.geo)
+	}
+	if d.data == d.file {
+		return d.extendFile()
+	}
+	return growFile(d.data, d.Size())
+}
+
+// preallocate links a run of guest clusters to new host clusters.
+func (d *disk) preallocate(off guestOff, n int64) (allocation, error) {
+	if err := d.relieve(); err != nil {
+		return allocation{}, err
+	}
+	n = min(n, d.sliceSpan(off))
+	r := d.ranges.Acquire(int64(off), d.geo.alignUp(n))
+	defer d.ranges.Release(r)
+	a, err := d.plan(off, n)
+	if err != nil {
+		return a, err
+	}
+	a.from, a.to = a.off, a.off // no unit is filled
+	return a, d.publish(&a)
+}
+
+// reserve takes the space of a in the file system.
+func (d *disk) reserve(a *allocation, mode block.Preallocation) error {
+	off, n := int64(a.host), a.clusters<<d.geo.clusterBits
+	switch mode {
+	case block.PreallocFalloc:
+		if r, ok := d.data.(block.Reserver); ok {
+			return r.Reserve(off, n)
+		}
+		return block.WriteZeroes(d.data, off, n)
+	case block.PreallocFull:
+		return writeZeroData(d.data, off, n)
+	}
+	return nil
+}
+
+// writeZeroData writes zeros as data, where a file may know a cheaper way that
+// does not touch the medium.
+func writeZeroData(f block.File, off, n int64) error {
+	for n > 0 {
+		k := min(n, int64(len(zeros)))
+		if _, err := f.WriteAt(zeros[:k], off); err != nil {
+			return err
+		}
+		off, n = off+k, n-k
+	}
+	return nil
+}

@@ -1,0 +1,276 @@
+package qcow2
+
+import (
+	"encoding/binary"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cache"
+)
+
+// Refcounts: the refcount table in memory, refcount blocks in cached slices.
+// All functions here need mu exclusively. Facts: qcow2 specification, "Host
+// cluster management".
+
+// getRef returns the i-th refcount of a piece of a block; widths below a byte
+// fill bytes from the low bits up.
+func getRef(b []byte, i int64, order uint) uint64 {
+	switch order {
+	case 3:
+		return uint64(b[i])
+	case 4:
+		return uint64(binary.BigEndian.Uint16(b[2*i:]))
+	case 5:
+		return uint64(binary.BigEndian.Uint32(b[4*i:]))
+	case 6:
+		return binary.BigEndian.Uint64(b[8*i:])
+	}
+	shift := uint(i) & (1<<(3-order) - 1) << order
+	return uint64(b[i>>(3-order)]) >> shift & (1<<(1<<order) - 1)
+}
+
+// setRef is the reverse of getRef.
+func setRef(b []byte, i int64, order uint, v uint64) {
+	switch order {
+	case 3:
+		b[i] = byte(v)
+	case 4:
+		binary.BigEndian.PutUint16(b[2*i:], uint16(v))
+	case 5:
+		binary.BigEndian.PutUint32(b[4*i:], uint32(v))
+	case 6:
+		binary.BigEndian.PutUint64(b[8*i:], v)
+	default:
+		shift := uint(i) & (1<<(3-order) - 1) << order
+		mask := byte(1<<(1<<order)-1) << shift
+		at := i >> (3 - order)
+		b[at] = b[at]&^mask | byte(v)<<shift
+	}
+}
+
+// refSlice returns the cached piece of a refcount block with the count of
+// cluster c and the index of the count in it; nil if there is no such block and
+// so all its counts are 0.
+func (d *disk) refSlice(c int64) (*cache.Block, int64, error) {
+	table := c >> d.geo.refBits
+	if table >= int64(len(d.reftable)) {
+		return nil, 0, nil
+	}
+	block := hostOff(d.reftable[table] &^ reftableReserved)
+	if block == 0 {
+		return nil, 0, nil
+	}
+	if err := d.validRefblock(block, table); err != nil {
+		return nil, 0, err
+	}
+	perSlice := int64(d.refs.BlockSize()) << 3 >> d.geo.refOrder
+	i := c & (1<<d.geo.refBits - 1)
+	b, err := d.loadRefs(block + hostOff(i/perSlice*int64(d.refs.BlockSize())))
+	return b, i % perSlice, err
+}
+
+func (d *disk) validRefblock(off hostOff, table int64) error {
+	if int64(off)&(d.geo.clusterSize-1) != 0 || off >= maxHostOffset {
+		return d.corrupt(block.Corruptf("Refblock offset %#x unaligned (reftable index: %#x)", int64(off), table))
+	}
+	return nil
+}
+
+func (d *disk) loadRefs(slice hostOff) (*cache.Block, error) {
+	if b := d.refs.Get(int64(slice)); b != nil {
+		return b, nil
+	}
+	data := make([]byte, d.refs.BlockSize())
+	if err := d.readTable("refcount block", data, slice); err != nil {
+		return nil, err
+	}
+	return d.refs.Put(int64(slice), data), nil
+}
+
+// refcount returns the count of cluster c.
+func (d *disk) refcount(c int64) (uint64, error) {
+	b, i, err := d.refSlice(c)
+	if b == nil || err != nil {
+		return 0, err
+	}
+	return getRef(b.Data, i, d.geo.refOrder), nil
+}
+
+// addRef adds delta, 1 or -1, to the count of cluster c, whose block exists.
+func (d *disk) addRef(c int64, delta int) error {
+	b, i, err := d.refSlice(c)
+	if err != nil {
+		return err
+	}
+	var v uint64
+	if b != nil {
+		v = getRef(b.Data, i, d.geo.refOrder)
+	}
+	switch {
+	case delta < 0 && v == 0:
+		return d.corrupt(block.Corruptf("cluster %#x is freed, but its refcount is 0", c<<d.geo.clusterBits))
+	case delta > 0 && v == d.geo.maxRefcount():
+		return block.Errorf(block.ErrNoSpace, "refcount of cluster %#x is at its limit of %d", c<<d.geo.clusterBits, v)
+	case b == nil:
+		return d.corrupt(block.Corruptf("cluster %#x has no refcount block", c<<d.geo.clusterBits))
+	}
+	v += uint64(delta)
+	setRef(b.Data, i, d.geo.refOrder, v)
+	d.refs.MarkDirty(b)
+	if v == 0 {
+		d.freed(c)
+	}
+	return nil
+}
+
+// freed notes that cluster c can be allocated again.
+func (d *disk) freed(c int64) {
+	d.freeHint = min(d.freeHint, c)
+	if d.pack>>d.geo.clusterBits == hostOff(c) {
+		d.pack = 0
+	}
+	if _, ok := d.meta.hit(c, 1); ok {
+		d.meta.remove(c, 1)
+		d.l2.Forget(c<<d.geo.clusterBits, d.geo.clusterSize)
+		d.refs.Forget(c<<d.geo.clusterBits, d.geo.clusterSize)
+	}
+}
+
+// release notes that n clusters from c on lost one reference each. Their counts
+// fall after the links that said so are on disk (see retire).
+func (d *disk) release(c, n int64) {
+	if k := len(d.unlinked) - 1; k >= 0 && d.unlinked[k].start+d.unlinked[k].n == c {
+		d.unlinked[k].n += n
+		return
+	}
+	d.unlinked = append(d.unlinked, hostRun{start: c, n: n})
+}
+
+// releaseEntry gives up what an L2 entry refers to.
+func (d *disk) releaseEntry(e l2Entry) {
+	if d.data != d.file {
+		return
+	}
+	if e.compressed() {
+		off, n := d.geo.compressedRange(e.desc)
+		first, last := int64(off)>>d.geo.clusterBits, (int64(off)+n-1)>>d.geo.clusterBits
+		d.release(first, last-first+1)
+		return
+	}
+	if e.host() != 0 {
+		d.release(int64(e.host())>>d.geo.clusterBits, 1)
+	}
+}
+
+// newRefblock makes the refcount block for cluster c and places it at c itself,
+// which it counts as its first. c must be free and the first of its block that
+// anybody wants.
+func (d *disk) newRefblock(c int64) error {
+	table := c >> d.geo.refBits
+	if table >= int64(len(d.reftable)) {
+		if err := d.growReftable(table + 1); err != nil {
+			return err
+		}
+		if d.reftable[table] != 0 {
+			return nil // growing it has made this one too
+		}
+	}
+	if err := d.mayAllocate(c, 1); err != nil {
+		return err
+	}
+	data := make([]byte, d.geo.clusterSize)
+	setRef(data, c&(1<<d.geo.refBits-1), d.geo.refOrder, 1)
+	off := c << d.geo.clusterBits
+	if _, err := d.file.WriteAt(data, off); err != nil {
+		return err
+	}
+	d.fileEnd = max(d.fileEnd, c+1)
+	d.claim(metaRefblock, hostOff(off), d.geo.clusterSize)
+	d.setReftable(table, uint64(off))
+	return nil
+}
+
+func (d *disk) setReftable(i int64, entry uint64) {
+	d.reftable[i] = entry
+	d.reftableDirty[i/64] = true
+}
+
+// growReftable moves the refcount table to a place where it has room for at
+// least need entries. The new table, and the refcount blocks that count it, lie
+// behind all that the old one covers, so none of it is known to anybody before
+// the header says so.
+func (d *disk) growReftable(need int64) error {
+	g := &d.geo
+	old := int64(len(d.reftable))
+	first := old << g.refBits
+	perCluster := g.clusterSize / 8
+	tableClusters := (max(need, old+old/2) + perCluster - 1) / perCluster
+	blocks := int64(1)
+	for blocks<<g.refBits < tableClusters+blocks || old+blocks > tableClusters*perCluster {
+		if old+blocks > tableClusters*perCluster {
+			tableClusters++
+			continue
+		}
+		blocks++
+	}
+	if tableClusters*g.clusterSize > maxReftableBytes {
+		return block.Errorf(block.ErrNoSpace, "refcount table needs %d bytes, the limit is %d", tableClusters*g.clusterSize, maxReftableBytes)
+	}
+	if (first+tableClusters+blocks)<<g.clusterBits >= maxHostOffset {
+		return block.Errorf(block.ErrNoSpace, "refcount table would lie beyond offset %#x", int64(maxHostOffset))
+	}
+	table := make([]uint64, tableClusters*perCluster)
+	copy(table, d.reftable)
+	return d.writeNewReftable(table, first, tableClusters, blocks)
+}
+
+// writeNewReftable puts the table at cluster first and blocks refcount blocks
+// behind it, and switches the header over.
+func (d *disk) writeNewReftable(table []uint64, first, tableClusters, blocks int64) error {
+	g := &d.geo
+	counts := make([]byte, blocks*g.clusterSize)
+	for i := range tableClusters + blocks {
+		setRef(counts[i>>g.refBits*g.clusterSize:], i&(1<<g.refBits-1), g.refOrder, 1)
+	}
+	for i := range blocks {
+		table[first>>g.refBits+i] = uint64((first + tableClusters + i) << g.clusterBits)
+	}
+	off := first << g.clusterBits
+	if _, err := d.file.WriteAt(append(encodeTable(table), counts...), off); err != nil {
+		return err
+	}
+	// Before the header names the new table, it and all blocks that it names
+	// must be on disk.
+	if err := d.syncTables(); err != nil {
+		return d.poison(err)
+	}
+	var field [12]byte
+	binary.BigEndian.PutUint64(field[:], uint64(off))
+	binary.BigEndian.PutUint32(field[8:], uint32(tableClusters))
+	if err := d.patchHeader(atReftable, field[:]); err != nil {
+		return err
+	}
+	d.release(int64(d.hdr.reftableOffset)>>g.clusterBits, int64(d.hdr.reftableClusters))
+	d.hdr.reftableOffset, d.hdr.reftableClusters = uint64(off), uint32(tableClusters)
+	d.reftable = table
+	clear(d.reftableDirty)
+	d.claim(metaReftable, hostOff(off), tableClusters*g.clusterSize)
+	d.claim(metaRefblock, hostOff(off)+hostOff(tableClusters*g.clusterSize), blocks*g.clusterSize)
+	d.fileEnd = max(d.fileEnd, first+tableClusters+blocks)
+	return nil
+}
+
+func encodeTable(t []uint64) []byte {
+	b := make([]byte, 8*len(t))
+	for i, v := range t {
+		binary.BigEndian.PutUint64(b[8*i:], v)
+	}
+	return b
+}
+
+func decodeTable(b []byte) []uint64 {
+	t := make([]uint64, len(b)/8)
+	for i := range t {
+		t[i] = binary.BigEndian.Uint64(b[8*i:])
+	}
+	return t
+}

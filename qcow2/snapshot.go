@@ -1,0 +1,111 @@
+package qcow2
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/diskimg/diskimg/block"
+)
+
+// The snapshot table. Facts: qcow2 specification, "Snapshots".
+
+const (
+	snapshotFixed     = 40
+	maxSnapshotTable  = 64 << 20
+	maxSnapshotExtra  = 1024
+	extraVMStateSize  = 0
+	extraDiskSize     = 8
+	extraICount       = 16
+	minSnapshotRecord = snapshotFixed
+)
+
+// snapshotRecord is an entry of the snapshot table.
+type snapshotRecord struct {
+	l1Offset uint64
+	l1Size   uint32
+	id, name string
+	date     time.Time
+	clock    time.Duration
+	vmState  int64
+	diskSize int64
+	icount   int64
+	extra    []byte
+}
+
+// readSnapshots returns the records and the length of their table. It checks
+// what can be checked without following them; their L1 tables are looked at
+// when they are used.
+func (d *disk) readSnapshots() ([]snapshotRecord, int64, error) {
+	var list []snapshotRecord
+	at := int64(0)
+	for i := range d.hdr.snapshotCount {
+		s, n, err := d.readSnapshot(int64(d.hdr.snapshotsOffset) + at)
+		if err != nil {
+			return nil, 0, block.Corruptf("snapshot table entry %d: %w", i, err)
+		}
+		if at += n; at > maxSnapshotTable {
+			return nil, 0, block.Corruptf("snapshot table is too large: more than %d bytes", maxSnapshotTable)
+		}
+		list = append(list, s)
+	}
+	return list, at, nil
+}
+
+// readSnapshot reads one record; n is its length with padding.
+func (d *disk) readSnapshot(off int64) (s snapshotRecord, n int64, err error) {
+	var fixed [snapshotFixed]byte
+	if err := d.readTable("snapshot table", fixed[:], hostOff(off)); err != nil {
+		return s, 0, err
+	}
+	be := binary.BigEndian
+	extra := be.Uint32(fixed[36:])
+	if extra > maxSnapshotExtra {
+		return s, 0, block.Corruptf("extra data of %d bytes, the limit is %d", extra, maxSnapshotExtra)
+	}
+	idLen, nameLen := int(be.Uint16(fixed[12:])), int(be.Uint16(fixed[14:]))
+	rest := make([]byte, int(extra)+idLen+nameLen)
+	if err := d.readTable("snapshot table", rest, hostOff(off+snapshotFixed)); err != nil {
+		return s, 0, err
+	}
+	s = snapshotRecord{
+		l1Offset: be.Uint64(fixed[0:]),
+		l1Size:   be.Uint32(fixed[8:]),
+		date:     time.Unix(int64(be.Uint32(fixed[16:])), int64(be.Uint32(fixed[20:]))),
+		clock:    time.Duration(be.Uint64(fixed[24:])),
+		vmState:  int64(be.Uint32(fixed[32:])),
+		diskSize: d.Size(),
+		icount:   -1,
+		extra:    rest[:extra],
+		id:       string(rest[extra:][:idLen]),
+		name:     string(rest[int(extra)+idLen:]),
+	}
+	s.readExtra()
+	return s, (snapshotFixed + int64(len(rest)) + 7) &^ 7, nil
+}
+
+func (s *snapshotRecord) readExtra() {
+	field := func(at int, v *int64) {
+		if len(s.extra) >= at+8 {
+			*v = int64(binary.BigEndian.Uint64(s.extra[at:]))
+		}
+	}
+	field(extraVMStateSize, &s.vmState)
+	field(extraDiskSize, &s.diskSize)
+	field(extraICount, &s.icount)
+}
+
+// Snapshots implements block.SnapshotLister.
+func (d *disk) Snapshots() ([]block.Snapshot, error) {
+	records, _, err := d.readSnapshots()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]block.Snapshot, len(records))
+	for i, r := range records {
+		list[i] = block.Snapshot{
+			ID: r.id, Name: r.name, Date: r.date, VMClock: r.clock,
+			VMStateSize: r.vmState, DiskSize: r.diskSize, ICount: r.icount,
+		}
+	}
+	return list, nil
+}

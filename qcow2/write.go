@@ -1,0 +1,287 @@
+package qcow2
+
+import "github.com/diskimg/diskimg/block"
+
+// Guest writes. Clusters that are ours alone are written in place. Everything
+// else is planned (space found and counted), filled (data and the old bytes
+// around it), and published (linked), in that order.
+
+// WriteAt implements block.Layer.
+func (d *disk) WriteAt(p []byte, off int64) error {
+	token := d.pins.pin()
+	defer d.pins.unpin(token)
+	for len(p) > 0 {
+		n, err := d.writeRun(p, guestOff(off))
+		if err != nil {
+			return d.settle(err)
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+// writeRun writes the start of p and returns how much; 0 says that the tables
+// have changed and it is to be tried again.
+func (d *disk) writeRun(p []byte, off guestOff) (int64, error) {
+	host, n, err := d.inPlace(off, int64(len(p)))
+	if err != nil {
+		return 0, err
+	}
+	if n > 0 {
+		_, err := d.data.WriteAt(p[:n], int64(host))
+		return n, err
+	}
+	if err := d.relieve(); err != nil {
+		return 0, err
+	}
+	return d.writeNew(p, off)
+}
+
+// inPlace returns where the run from off on can be written without touching a
+// table; n is 0 if its first byte can't.
+func (d *disk) inPlace(off guestOff, n int64) (hostOff, int64, error) {
+	for {
+		d.mu.RLock()
+		e, missing, err := d.resolveRun(extentRun{inPlace: true}, off, n)
+		if err == nil && missing == 0 && e.Kind == block.Data {
+			err = d.mayWriteData(hostOff(e.Offset), e.Length)
+		}
+		d.mu.RUnlock()
+		if err != nil {
+			return 0, 0, err
+		}
+		if missing == 0 {
+			if e.Kind != block.Data {
+				return 0, 0, nil
+			}
+			return hostOff(e.Offset), e.Length, nil
+		}
+		if err := d.loadSlice(missing); err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
+// writeNew writes the start of p, up to the end of an L2 slice, where it needs
+// space or an entry changed.
+func (d *disk) writeNew(p []byte, off guestOff) (int64, error) {
+	n := min(int64(len(p)), d.sliceSpan(off))
+	start, end := d.geo.alignDown(int64(off)), d.geo.alignUp(int64(off)+n)
+	r := d.ranges.Acquire(start, end-start)
+	defer d.ranges.Release(r)
+
+	a, err := d.plan(off, n)
+	if err != nil || a.clusters == 0 {
+		return 0, err
+	}
+	n = min(n, a.end(&d.geo)-int64(off))
+	err = d.fill(&a, p[:n], off)
+	if err == nil {
+		err = d.publish(&a)
+	}
+	if err != nil {
+		d.undo(&a)
+		return 0, err
+	}
+	return n, nil
+}
+
+// sliceSpan returns how many guest bytes lie from off to the end of what the
+// L2 slice with its entry describes.
+func (d *disk) sliceSpan(off guestOff) int64 {
+	span := int64(d.l2.BlockSize()) >> d.geo.entryBits << d.geo.clusterBits
+	return span - int64(off)&(span-1)
+}
+
+// allocation is a run of guest clusters on their way to a run of host clusters.
+type allocation struct {
+	off      guestOff // of the first cluster
+	clusters int64
+	host     hostOff
+	run      hostRun // what was newly counted; n is 0 if the space was there
+
+	// The bytes that will be valid in the host clusters, in guest offsets:
+	// what is written and what is copied around it.
+	from, to guestOff
+}
+
+func (a *allocation) end(g *geometry) int64 { return int64(a.off) + a.clusters<<g.clusterBits }
+
+// plan decides where the clusters from off on go, as many as can be treated
+// alike, and counts new ones. No clusters: the first can be written in place
+// after all. The guest range is locked. Takes mu.
+func (d *disk) plan(off guestOff, n int64) (allocation, error) {
+	for {
+		d.mu.Lock()
+		a, missing, err := d.planLocked(off, n)
+		d.mu.Unlock()
+		if missing == 0 || err != nil {
+			return a, err
+		}
+		if err := d.loadSlice(missing); err != nil {
+			return a, err
+		}
+	}
+}
+
+func (d *disk) planLocked(off guestOff, n int64) (a allocation, missing hostOff, err error) {
+	if d.broken != nil {
+		return a, 0, d.broken
+	}
+	if err := d.ownTable(off); err != nil {
+		return a, 0, err
+	}
+	b, at, slice, err := d.lookup(off)
+	if err != nil || b == nil {
+		return a, slice, err
+	}
+	a.off = guestOff(d.geo.alignDown(int64(off)))
+	want := d.geo.clusters(int64(off-a.off) + n)
+	first := d.entryAt(b, at)
+	if in, err := d.isInPlace(first, off, n); in || err != nil {
+		return a, 0, err
+	}
+	reuse := d.reusable(first)
+	for a.clusters < want {
+		e := d.entryAt(b, at+int(a.clusters)<<d.geo.entryBits)
+		next := off
+		if a.clusters > 0 {
+			next = a.off + guestOff(a.clusters<<d.geo.clusterBits)
+		}
+		in, err := d.isInPlace(e, next, int64(off)+n-int64(next))
+		if err != nil {
+			return a, 0, err
+		}
+		if in || d.reusable(e) != reuse || reuse && e.host() != first.host()+hostOff(a.clusters<<d.geo.clusterBits) {
+			break
+		}
+		a.clusters++
+	}
+	if err := d.place(&a, first, reuse); err != nil {
+		return allocation{}, 0, err
+	}
+	last := d.entryAt(b, at+int(a.clusters-1)<<d.geo.entryBits)
+	d.bound(&a, first, last, off, off+guestOff(n))
+	return a, 0, nil
+}
+
+// isInPlace reports whether the bytes of [off, off+n) that lie in off's cluster
+// can be written without a change of its entry.
+func (d *disk) isInPlace(e l2Entry, off guestOff, n int64) (bool, error) {
+	end := min(off+guestOff(n), guestOff(d.geo.alignDown(int64(off))+d.geo.clusterSize))
+	for off < end {
+		unit, stop := d.unitAt(e, off)
+		s, err := d.geo.stateOf(e, unit, d.data != d.file)
+		if err != nil {
+			return false, damage(err)
+		}
+		if s != normal || !d.exclusive(e) {
+			return false, nil
+		}
+		off = stop
+	}
+	return true, nil
+}
+
+// exclusive reports whether the entry's cluster may be written in place.
+func (d *disk) exclusive(e l2Entry) bool { return e.copied() || d.data != d.file }
+
+// reusable reports whether the entry has space of its own that only has to be
+// filled.
+func (d *disk) reusable(e l2Entry) bool {
+	if d.data != d.file {
+		return false // space is where the guest's offset is; see place
+	}
+	return !e.compressed() && e.host() != 0 && e.copied()
+}
+
+// place finds the host clusters of a. In an external data file they are where
+// the guest's are; nothing is counted there.
+func (d *disk) place(a *allocation, first l2Entry, reuse bool) (err error) {
+	switch {
+	case d.data != d.file:
+		a.host = hostOff(a.off)
+	case reuse:
+		a.host = first.host()
+		return d.mayWriteData(a.host, a.clusters<<d.geo.clusterBits)
+	default:
+		if a.run, err = d.alloc(1, a.clusters); err != nil {
+			return err
+		}
+		a.host, a.clusters = a.run.off(&d.geo), a.run.n
+	}
+	return nil
+}
+
+// bound sets what has to be filled for a write of [off, end): whole clusters,
+// or with extended L2 entries whole subclusters where that is enough.
+func (d *disk) bound(a *allocation, first, last l2Entry, off, end guestOff) {
+	stop := guestOff(a.end(&d.geo))
+	end = min(end, stop)
+	a.from, a.to = a.off, stop
+	if !d.geo.extended {
+		return
+	}
+	if d.bySubcluster(first, a) {
+		a.from = d.edge(first, off, off&^(1<<d.geo.unitBits-1))
+	}
+	if d.bySubcluster(last, a) {
+		a.to = d.edge(last, end, (end+1<<d.geo.unitBits-1)&^(1<<d.geo.unitBits-1))
+	}
+}
+
+// bySubcluster reports whether only some subclusters need to be filled: the
+// entry has no data, or has it where it stays.
+func (d *disk) bySubcluster(e l2Entry, a *allocation) bool {
+	if e.compressed() {
+		return false
+	}
+	return uint32(e.bitmap) == 0 || a.run.n == 0
+}
+
+// edge returns where filling has to begin or end, given where the write does
+// and the end of its subcluster on that side. A subcluster that has its data in
+// this place already needs nothing around the write.
+func (d *disk) edge(e l2Entry, at, outer guestOff) guestOff {
+	inside := min(at, outer)
+	unit := uint(int64(inside)&(d.geo.clusterSize-1)) >> d.geo.unitBits
+	if at != outer && e.bitmap>>unit&1 != 0 {
+		return at
+	}
+	return outer
+}
+
+// publish links the clusters of a and gives up what was linked before. After
+// their data is in the file, that is; and it gets to the disk before the links
+// do, see writeBatch. Takes mu.
+func (d *disk) publish(a *allocation) error {
+	for {
+		d.mu.Lock()
+		b, at, slice, err := d.lookup(a.off)
+		if err == nil && d.broken != nil {
+			err = d.broken
+		}
+		if err == nil && b != nil {
+			for i := range a.clusters {
+				d.link(a, i, b, at+int(i)<<d.geo.entryBits)
+			}
+			d.newData = true
+		}
+		d.mu.Unlock()
+		if b != nil || err != nil {
+			return err
+		}
+		if err := d.loadSlice(slice); err != nil {
+			return err
+		}
+	}
+}
+
+// undo takes the space of a back that was to be linked and was not. Takes mu.
+func (d *disk) undo(a *allocation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.broken == nil {
+		d.unalloc(a.run)
+	}
+}

@@ -1,0 +1,254 @@
+package qcow2
+
+import (
+	"errors"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cache"
+)
+
+// Write zeroes and discard: whole units by their entries, the edges as data.
+
+// WriteZeroes implements block.Layer. Clusters (subclusters with extended L2
+// entries) that lie whole within the range become zero by their entry: they
+// keep their space unless flags say MayUnmap.
+func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
+	token := d.pins.pin()
+	defer d.pins.unpin(token)
+	if !d.canMarkZero() {
+		return d.settle(d.zeroAsData(guestOff(off), guestOff(off+n)))
+	}
+	return d.settle(d.eachUnit(off, n, d.zeroAsData, func(e l2Entry, units uint64) (l2Entry, change) {
+		return d.zeroed(e, units, flags&block.MayUnmap != 0)
+	}))
+}
+
+// canMarkZero reports whether an entry can say that a cluster reads as zero.
+// Version 2 has no such flag, but without a backing image an unallocated cluster
+// says the same. A raw data file has to hold the zeros itself.
+func (d *disk) canMarkZero() bool {
+	if d.hdr.autoclear&autoclearRawData != 0 {
+		return false
+	}
+	return d.geo.v3 || d.backing == nil
+}
+
+// Discard implements block.Layer. Whole clusters are freed and read as zero;
+// the edges stay as they are. Where an entry can't say zero, nothing is freed:
+// the backing image must not show through.
+func (d *disk) Discard(off, n int64) error {
+	if !d.canMarkZero() {
+		return nil
+	}
+	token := d.pins.pin()
+	defer d.pins.unpin(token)
+	start, end := d.geo.alignUp(off), d.geo.alignDown(off+n)
+	if off+n == d.Size() {
+		end = off + n
+	}
+	if start >= end {
+		return nil
+	}
+	skip := func(from, to guestOff) error { return nil }
+	return d.settle(d.eachUnit(start, end-start, skip, func(e l2Entry, units uint64) (l2Entry, change) {
+		return d.discarded(e)
+	}))
+}
+
+// change says what is to be done with the old entry when it is replaced.
+type change uint8
+
+const (
+	keep    change = iota // leave the entry alone
+	replace               // set the new entry
+	free                  // set the new entry and give up what the old one refers to
+)
+
+// zeroed returns the entry after the units (a mask, 1 without subclusters) have
+// become zero.
+func (d *disk) zeroed(e l2Entry, units uint64, unmap bool) (l2Entry, change) {
+	if e.desc == 0 && e.bitmap == 0 && d.backing == nil {
+		return e, keep
+	}
+	if !d.geo.v3 {
+		return l2Entry{}, free
+	}
+	whole := !d.geo.extended || units == allAllocated
+	if whole && (unmap || e.compressed()) {
+		return d.zeroEntry(), free
+	}
+	if !d.geo.extended {
+		return l2Entry{desc: e.desc | flagZero}, replace
+	}
+	e.bitmap = e.bitmap&^units | units<<32
+	return e, replace
+}
+
+// zeroEntry is a cluster that reads as zero and has no space.
+func (d *disk) zeroEntry() l2Entry {
+	if d.geo.extended {
+		return l2Entry{bitmap: allZero}
+	}
+	return l2Entry{desc: flagZero}
+}
+
+// discarded returns the entry of a cluster that has been discarded: zero, also
+// where the backing image showed before.
+func (d *disk) discarded(e l2Entry) (l2Entry, change) {
+	switch {
+	case e == l2Entry{} && d.backing == nil, e == d.zeroEntry():
+		return e, keep
+	case !d.geo.v3:
+		return l2Entry{}, free
+	}
+	return d.zeroEntry(), free
+}
+
+// eachUnit changes the entries of all units that lie whole within the range,
+// and calls edge for what is left at both ends. With subclusters a cluster that
+// is not whole in the range is changed on its own; if its data is compressed,
+// which has no subclusters, it is an edge too.
+func (d *disk) eachUnit(off, n int64, edge func(from, to guestOff) error, f func(l2Entry, uint64) (l2Entry, change)) error {
+	unit := int64(1) << d.geo.unitBits
+	start, end := (off+unit-1)&^(unit-1), (off+n)&^(unit-1)
+	if off+n == d.Size() {
+		end = max(end, off+n) // the last unit may be cut off by the end of the disk
+	}
+	if start >= end {
+		return edge(guestOff(off), guestOff(off+n))
+	}
+	if err := edge(guestOff(off), guestOff(start)); err != nil {
+		return err
+	}
+	for at := start; at < end; {
+		stop := d.wholeClusters(at, end)
+		step, err := d.changeSlice(guestOff(at), guestOff(stop), f)
+		if errors.Is(err, errPartOfCompressed) {
+			step, err = stop-at, edge(guestOff(at), guestOff(stop))
+		}
+		if err != nil {
+			return err
+		}
+		at += step
+	}
+	return edge(guestOff(end), guestOff(off+n))
+}
+
+var errPartOfCompressed = errors.New("part of a compressed cluster")
+
+// wholeClusters returns the end of the part of [at, end) that consists of whole
+// clusters, or of the part in at's cluster if that is not whole.
+func (d *disk) wholeClusters(at, end int64) int64 {
+	next := d.geo.alignDown(at) + d.geo.clusterSize
+	if !d.geo.extended || end == d.Size() && d.geo.alignDown(at) == at {
+		return end
+	}
+	if d.geo.alignDown(at) != at || next > end {
+		return min(next, end)
+	}
+	return d.geo.alignDown(end)
+}
+
+// changeSlice changes entries from off on, up to the end of an L2 slice, and
+// returns how many guest bytes that were.
+func (d *disk) changeSlice(off, end guestOff, f func(l2Entry, uint64) (l2Entry, change)) (int64, error) {
+	if err := d.relieve(); err != nil {
+		return 0, err
+	}
+	n := min(int64(end-off), d.sliceSpan(off))
+	first := d.geo.alignDown(int64(off))
+	r := d.ranges.Acquire(first, d.geo.alignUp(int64(off)+n)-first)
+	defer d.ranges.Release(r)
+	for {
+		d.mu.Lock()
+		missing, err := d.changeLocked(off, off+guestOff(n), f)
+		d.mu.Unlock()
+		if missing == 0 || err != nil {
+			return n, err
+		}
+		if err := d.loadSlice(missing); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (d *disk) changeLocked(off, end guestOff, f func(l2Entry, uint64) (l2Entry, change)) (missing hostOff, err error) {
+	if d.broken != nil {
+		return 0, d.broken
+	}
+	table, err := d.l2Table(off)
+	if err != nil {
+		return 0, err
+	}
+	if table == 0 {
+		// An entry that is not there may well stay so.
+		if _, c := f(l2Entry{}, allAllocated); c == keep {
+			return 0, nil
+		}
+	}
+	if err := d.ownTable(off); err != nil {
+		return 0, err
+	}
+	b, at, slice, err := d.lookup(off)
+	if err != nil || b == nil {
+		return slice, err
+	}
+	for off < end {
+		next := min(end, guestOff(d.geo.alignDown(int64(off))+d.geo.clusterSize))
+		if err := d.changeEntry(b, at, d.units(off, next), f); err != nil {
+			return 0, err
+		}
+		off, at = next, at+1<<d.geo.entryBits
+	}
+	return 0, nil
+}
+
+// units returns the mask of the units of [off, next), which lie in one cluster.
+// The end of the disk counts as the end of the cluster.
+func (d *disk) units(off, next guestOff) uint64 {
+	if !d.geo.extended {
+		return 1
+	}
+	start := guestOff(d.geo.alignDown(int64(off)))
+	if int64(next) == d.Size() {
+		next = start + guestOff(d.geo.clusterSize)
+	}
+	return unitMask(uint((off-start)>>d.geo.unitBits), uint((next-start)>>d.geo.unitBits))
+}
+
+func (d *disk) changeEntry(b *cache.Block, at int, units uint64, f func(l2Entry, uint64) (l2Entry, change)) error {
+	old := d.entryAt(b, at)
+	if _, err := d.geo.stateOf(old, 0, d.data != d.file); err != nil {
+		return damage(err)
+	}
+	if old.compressed() && d.geo.extended && units != allAllocated {
+		return errPartOfCompressed
+	}
+	e, c := f(old, units)
+	if c == keep || e == old {
+		return nil
+	}
+	d.setEntry(b, at, e)
+	if c == free {
+		d.releaseEntry(old)
+	}
+	return nil
+}
+
+// zeroAsData writes zeros like any other data, unless they are there.
+func (d *disk) zeroAsData(from, to guestOff) error {
+	if d.oldIsZero(from, to) && d.canMarkZero() {
+		return nil
+	}
+	for from < to {
+		n := min(int64(to-from), int64(len(zeros)))
+		k, err := d.writeRun(zeros[:n], from)
+		if err != nil {
+			return err
+		}
+		from += guestOff(k)
+	}
+	return nil
+}
+
+var zeros [oneWrite]byte
