@@ -2,9 +2,11 @@ package qcow2
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 // Check: count every reference to every cluster, and compare with the refcounts
@@ -388,36 +390,64 @@ func (k *checker) countRefcounts() error {
 // compare holds the counts against the refcounts, then the flags against the
 // counts.
 func (k *checker) compare() error {
-	g := &k.d.geo
-	perBlock := int64(1) << g.refBits
-	end := k.refs.end()
-	last := int64(-1)
-	data := make([]byte, g.clusterSize)
-	for i := int64(0); i < max(int64(len(k.reftable)), (end+perBlock-1)/perBlock); i++ {
+	data := make([]byte, k.d.geo.clusterSize)
+	for _, i := range k.blocks() {
 		if err := k.ctx.Err(); err != nil {
 			return err
 		}
+		first := i << k.d.geo.refBits
 		if err := k.readRefblock(i, data); err != nil {
-			k.find(block.CheckFailure, "Can't get refcount for cluster %d: %v", i*perBlock, err)
+			k.find(block.CheckFailure, "Can't get refcount for cluster %d: %v", first, err)
 			continue
 		}
-		for j := range perBlock {
-			c := i*perBlock + j
-			have, want := getRef(data, j, g.refOrder), k.refs.get(c)
-			if have != 0 || want != 0 {
-				last = c
-			}
-			k.compareOne(c, have, want)
-		}
+		k.compareBlock(first, data, !k.hasBlock(i))
 	}
-	k.res.ImageEnd = (last + 1) << g.clusterBits
 	k.compareFlags()
 	return nil
 }
 
+func (k *checker) hasBlock(i int64) bool {
+	return i < int64(len(k.reftable)) && k.reftable[i] != 0
+}
+
+// blocks lists the refcount blocks that there are or, by the references, should
+// be.
+func (k *checker) blocks() []int64 {
+	set := make(map[int64]bool)
+	for i := range k.reftable {
+		if k.hasBlock(int64(i)) {
+			set[int64(i)] = true
+		}
+	}
+	for n := range k.refs.pages {
+		first, last := n<<refPageBits, (n+1)<<refPageBits-1
+		for i := first >> k.d.geo.refBits; i <= last>>k.d.geo.refBits; i++ {
+			set[i] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// compareBlock compares the refcounts in data, of the clusters from first on.
+// Where neither they nor the references say anything it passes over whole
+// pages.
+func (k *checker) compareBlock(first int64, data []byte, missing bool) {
+	g := &k.d.geo
+	for j := int64(0); j < 1<<g.refBits; {
+		c := first + j
+		n := min(1<<g.refBits-j, 1<<refPageBits-c&(1<<refPageBits-1))
+		if k.refs.page(c>>refPageBits) != nil || !missing && !zero.Is(data[j<<g.refOrder>>3:(j+n)<<g.refOrder>>3]) {
+			for i := range n {
+				k.compareOne(c+i, getRef(data, j+i, g.refOrder), k.refs.get(c+i))
+			}
+		}
+		j += n
+	}
+}
+
 // readRefblock reads block i as it is in memory, zeros if there is none.
 func (k *checker) readRefblock(i int64, data []byte) error {
-	if i >= int64(len(k.reftable)) || k.reftable[i] == 0 {
+	if !k.hasBlock(i) {
 		clear(data)
 		return nil
 	}
@@ -435,6 +465,9 @@ func (k *checker) readRefblock(i int64, data []byte) error {
 }
 
 func (k *checker) compareOne(c int64, have, want uint64) {
+	if have != 0 || want != 0 {
+		k.res.ImageEnd = (c + 1) << k.d.geo.clusterBits
+	}
 	switch {
 	case have == want:
 		return

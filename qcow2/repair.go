@@ -53,8 +53,7 @@ func (k *checker) repair() error {
 // says that some have no refcount block.
 func (k *checker) split() (up, down []int64, missing bool) {
 	for _, c := range k.badCounts {
-		table := c >> k.d.geo.refBits
-		has := table < int64(len(k.reftable)) && k.reftable[table] != 0
+		has := k.hasBlock(c >> k.d.geo.refBits)
 		var have uint64
 		if has {
 			have, _ = k.d.refcount(c) // it could be read a moment ago
