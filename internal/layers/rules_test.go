@@ -25,7 +25,7 @@ var anyModule = []string{"github.com/klauspost/compress", "golang.org/x/sys", "g
 
 var layers = []layer{
 	{name: "test support", testing: true,
-		dirs: []string{"block/blocktest", "internal/model", "internal/qemu", "internal/layers", "internal/tiny",
+		dirs: []string{"block/blocktest", "internal/model", "internal/qemu", "internal/stamp", "internal/layers", "internal/tiny",
 			"internal/crashfile", "internal/faultfile"},
 		may: []string{"block", "internal", "test support"}},
 	{name: "block", dirs: []string{"block"}},

@@ -1,0 +1,5 @@
+//go:build !race
+
+package blocktest_test
+
+const raceDetector = false
