@@ -280,7 +280,7 @@ func (i *Image) pieces(off, n int64) iter.Seq2[Extent, error] {
 		}
 		end := off + min(n, max(0, i.Size()-off))
 		for off < end {
-			e, err := i.locate(off, end-off)
+			e, err := i.pinned(off, end-off)
 			if !yield(e, err) || err != nil {
 				return
 			}
@@ -295,8 +295,17 @@ func (i *Image) Locate(off, n int64) (Extent, error) {
 	if off < 0 || n <= 0 || off > i.Size()-n {
 		return Extent{}, i.fail("map", off, ErrBounds)
 	}
-	e, err := i.locate(off, n)
+	e, err := i.pinned(off, n)
 	return e, i.fail("map", off, err)
+}
+
+// pinned is locate with the tables that it walks held where they are.
+func (i *Image) pinned(off, n int64) (Extent, error) {
+	if i.pinner != nil {
+		token := i.pinner.Pin()
+		defer i.pinner.Unpin(token)
+	}
+	return i.locate(off, n)
 }
 
 // locate resolves the start of a range within the disk through the chain.

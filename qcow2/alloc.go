@@ -34,7 +34,7 @@ func (d *disk) alloc(least, want int64) (hostRun, error) {
 		d.freeHint += run.n
 	}
 	run.fresh = run.start >= d.fileEnd
-	d.fileEnd = max(d.fileEnd, run.start+run.n)
+	d.extend(run.start + run.n)
 	return run, nil
 }
 
@@ -109,8 +109,15 @@ func (d *disk) allocAt(c int64) (bool, error) {
 	if err := d.mayAllocate(c, 1); err != nil {
 		return false, err
 	}
-	d.fileEnd = max(d.fileEnd, c+1)
+	d.extend(c + 1)
 	return true, d.addRef(c, 1)
+}
+
+// extend notes that clusters up to end have been handed out.
+func (d *disk) extend(end int64) {
+	if end > d.fileEnd {
+		d.fileEnd, d.extended = end, true
+	}
 }
 
 // allocBytes finds room for n bytes of compressed data, at most a cluster:

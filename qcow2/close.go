@@ -35,15 +35,18 @@ func (d *disk) waiting() bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return len(d.unlinked)+len(d.retired)+len(d.l1Dirty)+len(d.reftableDirty) > 0 ||
-		d.l2.DirtyBytes()+d.refs.DirtyBytes() > 0
+		d.l2.Dirty()+d.refs.Dirty() > 0
 }
 
 // extendFile makes the file as long as its clusters are: the end of the last
 // ones may never have been written.
 func (d *disk) extendFile() error {
 	d.mu.RLock()
-	end := d.fileEnd << d.geo.clusterBits
+	end, extended := d.fileEnd<<d.geo.clusterBits, d.extended
 	d.mu.RUnlock()
+	if !extended {
+		return nil
+	}
 	size, err := d.file.Size()
 	if err != nil || size >= end {
 		return err

@@ -237,7 +237,7 @@ func (d *disk) retire(unlinked []hostRun) error {
 // nothing locked but a range.
 func (d *disk) relieve() error {
 	d.mu.RLock()
-	full := d.l2.DirtyBytes() > d.maxDirty || d.refs.DirtyBytes() > d.maxDirty || len(d.unlinked) > maxUnlinked
+	full := d.l2.Pressed() || d.refs.Pressed() || len(d.unlinked) > maxUnlinked
 	d.mu.RUnlock()
 	if !full {
 		return nil

@@ -23,10 +23,17 @@ func (d *disk) Resolve(off, n int64) (block.Extent, error) {
 	}
 }
 
+// maxWalk bounds how many L2 slices one lookup passes over under the lock.
+const maxWalk = 64
+
 // resolveRun is Resolve under mu, into an empty run. It returns the slice it
 // would need if the very first one is not cached.
 func (d *disk) resolveRun(run extentRun, off guestOff, n int64) (e block.Extent, missing hostOff, err error) {
-	for pos := off; int64(pos-off) < n; {
+	pos := off
+	for range maxWalk {
+		if int64(pos-off) >= n {
+			break
+		}
 		table, err := d.l2Table(pos)
 		if err != nil {
 			return run.extent, 0, run.orError(err)

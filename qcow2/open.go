@@ -55,7 +55,6 @@ type disk struct {
 	writable bool
 	noSync   bool
 	sparse   bool // data may well be holes
-	maxDirty int
 	size     atomic.Int64 // of the guest disk
 
 	pins    pins
@@ -75,6 +74,7 @@ type disk struct {
 	meta          metaMap
 	freeHint      int64   // no cluster below it is free
 	fileEnd       int64   // clusters from here on have never been written
+	extended      bool  // fileEnd has moved since the image was opened
 	pack          hostOff // where the next compressed data may go; 0: nowhere
 	newData       bool    // links were set since the last collect
 	unlinked      []hostRun
@@ -132,7 +132,6 @@ func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 		refSize = DefaultRefcountCacheSize
 	}
 	d.l2, d.refs = cache.New(slice, l2Size), cache.New(slice, refSize)
-	d.maxDirty = max(4*slice, min(l2Size, refSize)/2)
 	d.self = block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2"})
 	return d
 }

@@ -179,7 +179,7 @@ func (d *disk) mayWriteData(off hostOff, n int64) error {
 	first := int64(off) >> d.geo.clusterBits
 	count := (int64(off)+n-1)>>d.geo.clusterBits - first + 1
 	if r, ok := d.meta.hit(first, count); ok {
-		return block.Corruptf("Preventing invalid write on inactive or active metadata (overlaps with %s): data cluster at %#x", r.kind, int64(off))
+		return damage(block.Corruptf("Preventing invalid write on metadata (overlaps with %s): data cluster at %#x", r.kind, int64(off)))
 	}
 	return nil
 }

@@ -183,7 +183,7 @@ func (d *disk) newRefblock(c int64) error {
 	if _, err := d.file.WriteAt(data, off); err != nil {
 		return err
 	}
-	d.fileEnd = max(d.fileEnd, c+1)
+	d.extend(c + 1)
 	d.claim(metaRefblock, hostOff(off), d.geo.clusterSize)
 	d.setReftable(table, uint64(off))
 	return nil
@@ -255,7 +255,7 @@ func (d *disk) writeNewReftable(table []uint64, first, tableClusters, blocks int
 	clear(d.reftableDirty)
 	d.claim(metaReftable, hostOff(off), tableClusters*g.clusterSize)
 	d.claim(metaRefblock, hostOff(off)+hostOff(tableClusters*g.clusterSize), blocks*g.clusterSize)
-	d.fileEnd = max(d.fileEnd, first+tableClusters+blocks)
+	d.extend(first + tableClusters + blocks)
 	return nil
 }
 

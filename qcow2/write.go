@@ -46,6 +46,9 @@ func (d *disk) inPlace(off guestOff, n int64) (hostOff, int64, error) {
 		if err == nil && missing == 0 && e.Kind == block.Data {
 			err = d.mayWriteData(hostOff(e.Offset), e.Length)
 		}
+		if d.broken != nil {
+			err = d.broken
+		}
 		d.mu.RUnlock()
 		if err != nil {
 			return 0, 0, err

@@ -90,8 +90,11 @@ func (c *Cache) MarkDirty(b *Block) {
 	}
 }
 
-// DirtyBytes returns how much waits to be written.
-func (c *Cache) DirtyBytes() int { return len(c.dirty) * c.size }
+// Dirty returns how many blocks wait to be written.
+func (c *Cache) Dirty() int { return len(c.dirty) }
+
+// Pressed reports whether so much waits to be written that eviction suffers.
+func (c *Cache) Pressed() bool { return len(c.dirty) > c.limit/2 }
 
 // TakeDirty returns the dirty blocks and counts them as clean, but holds them
 // in memory until Written. The owner copies their bytes before it lets go of
