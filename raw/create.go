@@ -16,6 +16,7 @@ import (
 type CreateOptions struct {
 	Path          string              // for messages
 	Preallocation block.Preallocation // off, falloc or full
+	NoSync        bool                // as in OpenOptions
 }
 
 // Create makes f a disk of size bytes, rounded up to a sector, that reads as
@@ -28,7 +29,7 @@ func Create(f block.File, size int64, o *CreateOptions) (*block.Image, error) {
 	if err := create(f, size, o.Preallocation); err != nil {
 		return nil, &block.Error{Op: "create", Path: o.Path, Format: "raw", Offset: -1, Err: err}
 	}
-	d := &disk{f: f, size: roundUp(size)}
+	d := &disk{f: f, size: roundUp(size), noSync: o.NoSync}
 	d.unsynced.Store(true)
 	return d.image(o.Path, true), nil
 }

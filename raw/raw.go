@@ -32,6 +32,10 @@ type OpenOptions struct {
 	// header of an image that names any file of the host, and have that opened
 	// the next time. Called by one goroutine at a time.
 	LooksLike func(head []byte) string
+	// NoSync makes Flush and Close sync nothing: fast, and after a power cut
+	// the image is lost. For images that are made in one go and can be made
+	// again.
+	NoSync bool
 }
 
 // Open makes an image of a file. The image owns f from then on; after an error
@@ -44,7 +48,7 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	if err != nil {
 		return nil, &block.Error{Op: "open", Path: o.Path, Format: "raw", Offset: -1, Err: err}
 	}
-	d := &disk{f: f, offset: o.Offset, size: size, looksLike: o.LooksLike}
+	d := &disk{f: f, offset: o.Offset, size: size, looksLike: o.LooksLike, noSync: o.NoSync}
 	return d.image(o.Path, o.Writable), nil
 }
 
@@ -77,10 +81,12 @@ func roundUp(n int64) int64 { return (n + sectorSize - 1) &^ (sectorSize - 1) }
 type disk struct {
 	f            block.File
 	offset, size int64
+	noSync       bool
 
-	looksLike func([]byte) string // nil: the format is known to be raw
-	head      sync.Mutex          // held over writes to the head, if looksLike is set
-	unsynced  atomic.Bool         // something was written after the last flush began
+	looksLike func([]byte) string   // nil: the format is known to be raw
+	head      sync.Mutex            // held over writes to the head, if looksLike is set
+	unsynced  atomic.Bool           // something was written after the last flush began
+	lost      atomic.Pointer[error] // set once, by a sync that failed
 }
 
 var (
@@ -146,17 +152,29 @@ func (d *disk) CopyFrom(src block.File, srcOff, off, n int64) (int64, error) {
 }
 
 func (d *disk) Flush() error {
+	if d.noSync {
+		return nil
+	}
 	d.unsynced.Store(false)
 	if err := d.f.Sync(); err != nil {
-		d.unsynced.Store(true)
-		return block.Errorf(block.ErrBroken, "what was written may be lost: %w", err)
+		err = block.Errorf(block.ErrBroken, "what was written may be lost: %w", err)
+		d.lost.CompareAndSwap(nil, &err)
+	}
+	return d.lostError()
+}
+
+// lostError is the failure of the first sync that failed. No later one can
+// tell that what was written before it is safe.
+func (d *disk) lostError() error {
+	if err := d.lost.Load(); err != nil {
+		return *err
 	}
 	return nil
 }
 
 func (d *disk) Close() error {
-	var err error
-	if d.unsynced.Load() {
+	err := d.lostError()
+	if err == nil && d.unsynced.Load() {
 		err = d.Flush()
 	}
 	if cerr := d.f.Close(); err == nil {
