@@ -198,7 +198,7 @@ func (p *Plan) Begin() (*Output, error) {
 	}
 	if err := o.open(); err != nil {
 		o.Discard()
-		return nil, createError(p.Path, p.Settings.format.Name, err)
+		return nil, openError(p.Path, err)
 	}
 	return o, nil
 }
@@ -264,6 +264,12 @@ func (o *Output) open() (err error) {
 	}
 	o.Image, err = p.Settings.format.Open(o.file.File(), f)
 	return err
+}
+
+// ReadsZero reports whether the new image reads as zero, but for what lies
+// below it: only a raw image on a device does not.
+func (o *Output) ReadsZero() bool {
+	return o.plan.Settings.format.Name != rawName || !o.file.File().Device()
 }
 
 // Commit closes the image and gives it its name. After an error it has not got

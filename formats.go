@@ -28,6 +28,8 @@ type Format struct {
 	// for the ability to lie above another image, "data_file" for that to have
 	// the guest's data in a file of its own.
 	Options []Option
+	// Compresses: its images are block.CompressedWriters.
+	Compresses bool
 }
 
 // FormatOptions go with Format.Open and Format.Create.
@@ -103,6 +105,8 @@ var qcow2Format = Format{
 	Open:    openQcow2,
 	Inspect: qcow2.Inspect,
 	Create:  createQcow2,
+
+	Compresses: true,
 	Options: []Option{
 		{Name: "cluster_size", Type: Size, Help: "qcow2 cluster size", Default: "65536"},
 		{Name: "extended_l2", Type: Switch, Help: "Extended L2 tables", Default: "off"},
