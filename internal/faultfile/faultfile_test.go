@@ -1,0 +1,132 @@
+package faultfile
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"syscall"
+	"testing"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/block/blocktest"
+	"github.com/diskimg/diskimg/internal/crashfile"
+)
+
+// A file whose plan has no fault is the file below.
+func TestNoFault(t *testing.T) {
+	blocktest.TestFile(t, func(t *testing.T) block.File { return NewPlan(Fault{}).Wrap(crashfile.New()) })
+}
+
+// operations does one of each kind and returns the kinds that failed.
+func operations(f *File) (failed []Kind) {
+	p := []byte("some content")
+	_, writeErr := f.WriteAt(p, 0)
+	_, readErr := f.ReadAt(p, 0)
+	errs := []error{Write: writeErr, Read: readErr, Zero: f.WriteZeroes(100, 10), Punch: f.PunchHole(0, 10),
+		Reserve: f.Reserve(0, 10), Truncate: f.Truncate(50), Sync: f.Sync(), Close: nil}
+	for k, err := range errs {
+		if err != nil && err != io.EOF {
+			failed = append(failed, Kind(k))
+		}
+	}
+	return failed
+}
+
+func TestEachKindFailsOnce(t *testing.T) {
+	for k := Read; k < Close; k++ {
+		plan := NewPlan(Fault{Kind: k, N: 2})
+		f := plan.Wrap(crashfile.New())
+		for round := 1; round <= 3; round++ {
+			failed := operations(f)
+			if round == 2 && (len(failed) != 1 || failed[0] != k) || round != 2 && len(failed) != 0 {
+				t.Errorf("%v, round %d: %v failed", k, round, failed)
+			}
+		}
+		if plan.Hits() != 1 || plan.Count(k) != 3 || plan.Count(Any) != 21 {
+			t.Errorf("%v: %d hits, %d of %d operations", k, plan.Hits(), plan.Count(k), plan.Count(Any))
+		}
+	}
+}
+
+// With Any, running n from 1 to the count makes each operation fail in turn.
+func TestAnyFailsEach(t *testing.T) {
+	plan := NewPlan(Fault{})
+	operations(plan.Wrap(crashfile.New()))
+	total := plan.Count(Any)
+	if total != 7 {
+		t.Fatalf("%d operations", total)
+	}
+	seen := make(map[Kind]bool)
+	for n := 1; n <= total; n++ {
+		plan.Set(Fault{N: n})
+		failed := operations(plan.Wrap(crashfile.New()))
+		if len(failed) != 1 {
+			t.Fatalf("operation %d: %v failed", n, failed)
+		}
+		seen[failed[0]] = true
+	}
+	if len(seen) != total {
+		t.Errorf("only %v failed", seen)
+	}
+}
+
+func TestSticky(t *testing.T) {
+	plan := NewPlan(Fault{N: 4, Sticky: true})
+	f := plan.Wrap(crashfile.New())
+	if failed := operations(f); len(failed) != 4 {
+		t.Errorf("%v failed", failed)
+	}
+	if failed := operations(f); len(failed) != 7 {
+		t.Errorf("%v failed", failed)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	f := NewPlan(Fault{Kind: Write, N: 1, Err: ENOSPC}).Wrap(crashfile.New())
+	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, block.ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("ENOSPC is %v", err)
+	}
+	f = NewPlan(Fault{Kind: Sync, N: 1}).Wrap(crashfile.New())
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("the default is %v", err)
+	}
+}
+
+func TestPartial(t *testing.T) {
+	below := crashfile.New()
+	f := NewPlan(Fault{Kind: Write, N: 2, Partial: true}).Wrap(below)
+	if _, err := f.WriteAt([]byte("12345678"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.WriteAt([]byte("abcdefgh"), 0); n != 4 || err == nil {
+		t.Errorf("half a write: %d, %v", n, err)
+	}
+	got := make([]byte, 8)
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, []byte("abcd5678")) {
+		t.Errorf("after half a write: %q, %v", got, err)
+	}
+	f = NewPlan(Fault{Kind: Read, N: 1, Partial: true}).Wrap(below)
+	if n, err := f.ReadAt(got, 0); n != 4 || err == nil {
+		t.Errorf("half a read: %d, %v", n, err)
+	}
+}
+
+// A Sync that fails makes nothing durable; a Close that fails closes.
+func TestFailedSyncAndClose(t *testing.T) {
+	below := crashfile.New()
+	f := NewPlan(Fault{N: 2, Sticky: true}).Wrap(below)
+	if _, err := f.WriteAt([]byte("x"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if f.Sync() == nil || f.Close() == nil {
+		t.Fatal("Sync and Close work")
+	}
+	for _, op := range below.Group().Log() {
+		if op.Kind == crashfile.Sync {
+			t.Error("the file below was synced")
+		}
+	}
+	if _, err := below.Size(); err == nil {
+		t.Error("the file below is open")
+	}
+}
