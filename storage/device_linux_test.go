@@ -22,6 +22,12 @@ func loopDevice(t *testing.T, size int) string {
 	t.Helper()
 	below := newPath(t)
 	must(t, os.WriteFile(below, bytes.Repeat([]byte{0xEE}, size), 0o600))
+	return attach(t, below)
+}
+
+// attach makes a block device of a file.
+func attach(t *testing.T, below string) string {
+	t.Helper()
 	out, err := exec.Command("losetup", "--find", "--show", below).CombinedOutput()
 	if err != nil {
 		t.Skipf("no loop device: %v: %s", err, out)
@@ -164,6 +170,25 @@ func TestNoSpace(t *testing.T) {
 	must(t, f.Truncate(0))
 	if _, err := f.WriteAt(p[:4096], 0); err != nil {
 		t.Errorf("a write when there is room again: %v", err)
+	}
+}
+
+// After a Sync that failed the kernel would report success to the next one,
+// though what was to be written is lost. The disk here has no room for what it
+// promised: the writes go to the cache, the Sync finds out.
+func TestFailedSyncStaysFailed(t *testing.T) {
+	below := filepath.Join(tmpfs(t, "64k"), "disk.img")
+	must(t, create(t, below).Truncate(4<<20))
+	f := open(t, attach(t, below), &storage.FileOptions{Writable: true})
+	if _, err := f.WriteAt(bytes.Repeat([]byte{1}, 1<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	first := f.Sync()
+	if first == nil {
+		t.Fatal("Sync found room for 1 MiB in 64 KiB")
+	}
+	if again := f.Sync(); again != first {
+		t.Errorf("the first Sync: %v; the second: %v", first, again)
 	}
 }
 

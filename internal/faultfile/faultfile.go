@@ -25,12 +25,13 @@ const (
 	Zero
 	Punch
 	Reserve
+	Copy
 	Close
 	kinds
 )
 
 func (k Kind) String() string {
-	return [kinds]string{"operation", "read", "write", "sync", "truncate", "write zeroes", "punch hole", "reserve", "close"}[k]
+	return [kinds]string{"operation", "read", "write", "sync", "truncate", "write zeroes", "punch hole", "reserve", "copy", "close"}[k]
 }
 
 // The errors of disks, as a storage would return them.
@@ -46,8 +47,7 @@ type Fault struct {
 	Err  error // what it returns; nil is EIO
 	// Sticky makes all later ones of that kind fail too.
 	Sticky bool
-	// Partial has the first half of a read, write or zeroing done before it
-	// fails.
+	// Partial has the first half of a range done before it fails.
 	Partial bool
 }
 
@@ -136,6 +136,7 @@ var (
 	_ block.HolePuncher    = (*File)(nil)
 	_ block.ZeroWriter     = (*File)(nil)
 	_ block.Reserver       = (*File)(nil)
+	_ block.RangeCopier    = (*File)(nil)
 	_ block.AllocatedSizer = (*File)(nil)
 )
 
@@ -219,6 +220,23 @@ func (f *File) Reserve(off, n int64) error {
 		return err
 	}
 	return r.Reserve(off, n)
+}
+
+// CopyFrom copies to the file below, from the file below src if src is a File
+// too. As a Copy it counts here only.
+func (f *File) CopyFrom(src block.File, srcOff, off, n int64) (done int64, err error) {
+	c, ok := f.f.(block.RangeCopier)
+	if !ok {
+		return 0, block.ErrUnsupported
+	}
+	if wrapped, ok := src.(*File); ok {
+		src = wrapped.f
+	}
+	if err, partial := f.plan.begin(Copy); err != nil {
+		half(partial, n, func(k int64) { done, _ = c.CopyFrom(src, srcOff, off, k) })
+		return done, err
+	}
+	return c.CopyFrom(src, srcOff, off, n)
 }
 
 // Close closes the file below, also when it fails.

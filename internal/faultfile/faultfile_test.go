@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"path/filepath"
 	"syscall"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/block/blocktest"
 	"github.com/diskimg/diskimg/internal/crashfile"
+	"github.com/diskimg/diskimg/storage"
 )
 
 // A file whose plan has no fault is the file below.
@@ -33,7 +35,7 @@ func operations(f *File) (failed []Kind) {
 }
 
 func TestEachKindFailsOnce(t *testing.T) {
-	for k := Read; k < Close; k++ {
+	for k := Read; k < Copy; k++ {
 		plan := NewPlan(Fault{Kind: k, N: 2})
 		f := plan.Wrap(crashfile.New())
 		for round := 1; round <= 3; round++ {
@@ -108,6 +110,33 @@ func TestPartial(t *testing.T) {
 	f = NewPlan(Fault{Kind: Read, N: 1, Partial: true}).Wrap(below)
 	if n, err := f.ReadAt(got, 0); n != 4 || err == nil {
 		t.Errorf("half a read: %d, %v", n, err)
+	}
+}
+
+func TestCopy(t *testing.T) {
+	local := func() block.File {
+		f, err := storage.CreateFile(filepath.Join(t.TempDir(), "f"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	plan := NewPlan(Fault{Kind: Copy, N: 2, Partial: true})
+	src, dst := plan.Wrap(local()), plan.Wrap(local())
+	if _, err := src.WriteAt(bytes.Repeat([]byte("x"), 8192), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dst.CopyFrom(src, 0, 0, 8192); errors.Is(err, block.ErrUnsupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := dst.CopyFrom(src, 0, 8192, 8192); n != 4096 || !errors.Is(err, syscall.EIO) {
+		t.Errorf("half a copy: %d, %v", n, err)
+	}
+	if size, err := dst.Size(); size != 12288 || err != nil {
+		t.Errorf("after one and a half copies there are %d bytes, %v", size, err)
 	}
 }
 

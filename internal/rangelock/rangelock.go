@@ -58,13 +58,14 @@ func (l *Lock) Acquire(off, n int64) *Range {
 }
 
 // Release lets go of a range and passes it on to who has waited for it. The
-// Range must not be used any more.
+// Range must not be used any more: it can be handed out again. To release one
+// that is not held does nothing.
 func (l *Lock) Release(r *Range) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := slices.IndexFunc(l.queue, func(e entry) bool { return e.r == r })
 	if i < 0 {
-		panic("rangelock: Release of a range that is not held")
+		return
 	}
 	held := l.queue[i]
 	for _, later := range l.queue[i+1:] {
