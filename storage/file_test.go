@@ -16,10 +16,10 @@ import (
 )
 
 // newPath is the path of a file that does not exist yet.
-func newPath(t *testing.T) string { return filepath.Join(t.TempDir(), "disk.img") }
+func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "disk.img") }
 
 // create makes an empty file that is closed with the test.
-func create(t *testing.T, path string) *storage.File {
+func create(t testing.TB, path string) *storage.File {
 	t.Helper()
 	f, err := storage.CreateFile(path, nil)
 	if err != nil {
@@ -29,7 +29,7 @@ func create(t *testing.T, path string) *storage.File {
 	return f
 }
 
-func open(t *testing.T, path string, o *storage.FileOptions) *storage.File {
+func open(t testing.TB, path string, o *storage.FileOptions) *storage.File {
 	t.Helper()
 	f, err := storage.OpenFile(path, o)
 	if err != nil {
@@ -39,7 +39,7 @@ func open(t *testing.T, path string, o *storage.FileOptions) *storage.File {
 	return f
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

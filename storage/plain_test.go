@@ -6,7 +6,7 @@ import (
 )
 
 // openPlain opens a file without this package.
-func openPlain(t *testing.T, path string) *os.File {
+func openPlain(t testing.TB, path string) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	must(t, err)
