@@ -26,8 +26,9 @@ var anyModule = []string{"github.com/klauspost/compress", "golang.org/x/sys", "g
 var layers = []layer{
 	{name: "test support", testing: true,
 		dirs: []string{"block/blocktest", "internal/model", "internal/qemu", "internal/stamp", "internal/layers", "internal/tiny",
-			"internal/crashfile", "internal/faultfile"},
+			"internal/crashfile", "internal/faultfile", "internal/realdisk"},
 		may: []string{"block", "internal", "test support"}},
+	{name: "bench", dirs: []string{"internal/bench"}, program: true, testing: true, may: []string{"internal", "test support"}},
 	{name: "block", dirs: []string{"block"}},
 	{name: "cli", dirs: []string{"internal/cli/..."}, program: true,
 		may: []string{"diskimg", "job", "block", "internal"}, others: anyModule},
