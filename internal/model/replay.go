@@ -1,0 +1,197 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/diskimg/diskimg/block/blocktest"
+	"github.com/diskimg/diskimg/internal/qemu"
+)
+
+// Replay runs random sequences on images of a format, and with qemu-io on twins
+// that qemu-img has made with the same options. Each program reads and checks
+// the image of the other.
+func Replay(t testing.TB, f blocktest.Format, o Options) {
+	t.Helper()
+	qemu.Need(t, "qemu-img", "qemu-io")
+	campaign(t, f, o, func(s *session) error {
+		if err := alone(s); err != nil {
+			return err
+		}
+		if err := s.crossRead(); err != nil {
+			return fmt.Errorf("our image: %w", err)
+		}
+		twin := &session{plan: s.plan, dir: s.dir, seq: s.seq, name: "twin"}
+		if err := twin.createByQemu(); err != nil {
+			return err
+		}
+		if err := twin.playByQemu(twin.segments()...); err != nil {
+			return err
+		}
+		if err := twin.inspect(); err != nil {
+			return fmt.Errorf("QEMU's image, as we read it: %w", err)
+		}
+		if err := twin.crossRead(); err != nil {
+			return fmt.Errorf("QEMU's image: %w", err)
+		}
+		return nil
+	})
+}
+
+// Relay runs random sequences on one image in turns: what comes before the first
+// reopening by one program, what comes after it by the other.
+func Relay(t testing.TB, f blocktest.Format, o Options) {
+	t.Helper()
+	qemu.Need(t, "qemu-img", "qemu-io")
+	campaign(t, f, o, func(s *session) error {
+		create := []func() error{s.create, s.createByQemu}[s.seq.Seed%2]
+		if err := create(); err != nil {
+			return err
+		}
+		for i, ops := range s.segments() {
+			by, do := "diskimg", s.play
+			if (s.seq.Seed/2+int64(i))%2 == 1 {
+				by, do = "qemu-io", func(ops []Op) error { return s.playByQemu(ops) }
+			}
+			if err := do(ops); err != nil {
+				return fmt.Errorf("part %d, by %s: %w", i, by, err)
+			}
+			if err := s.inspect(); err != nil {
+				return fmt.Errorf("after part %d, by %s: %w", i, by, err)
+			}
+		}
+		return s.crossRead()
+	})
+}
+
+// createByQemu makes the image with qemu-img.
+func (s *session) createByQemu() error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	o := s.options()
+	if s.seq.Base >= 0 {
+		o["backing_file"], o["backing_fmt"] = s.basePath(), s.format.Name
+	}
+	args := []string{"create", "-q", "-f", s.format.Name}
+	if len(o) > 0 {
+		args = append(args, "-o", qemu.Options(o))
+	}
+	stdout, stderr, code := qemu.TryImg(append(args, s.path(), fmt.Sprint(s.seq.Size))...)
+	if code != 0 {
+		return fmt.Errorf("qemu-img create %v: exit code %d: %s%s", o, code, stdout, stderr)
+	}
+	return nil
+}
+
+// playByQemu has one qemu-io process do the operations, reopening the image after
+// each part but the last, and does them to the model.
+func (s *session) playByQemu(parts ...[]Op) error {
+	script := []string{qemu.Open(s.path(), s.format.Name)}
+	for i, ops := range parts {
+		if i > 0 {
+			script = append(script, "close", qemu.Open(s.path(), s.format.Name))
+		}
+		for _, o := range ops {
+			line, err := s.command(o)
+			if err != nil {
+				return err
+			}
+			if line != "" {
+				script = append(script, line)
+			}
+		}
+	}
+	_, err := qemu.TryIO(append(script, "close")...)
+	return err
+}
+
+// command does an operation to the model and returns the command for it. Like
+// do, it leaves out what does not fit.
+func (s *session) command(o Op) (string, error) {
+	a, ok := s.action(o.Action)
+	if !ok || o.Off+o.Len > s.disk.Size() {
+		return "", nil
+	}
+	content := ""
+	if o.Fill != "" {
+		file := filepath.Join(s.dir, fmt.Sprint("content", o.ID))
+		if err := os.WriteFile(file, o.Content(), 0o600); err != nil {
+			return "", err
+		}
+		content = "-s " + file
+	}
+	if a.Model != nil {
+		a.Model(s.disk, o)
+	}
+	return a.QemuIO(o, content), nil
+}
+
+// crossRead demands that QEMU reads the image as we do and finds it clean.
+func (s *session) crossRead() error {
+	img, err := s.format.Open(s.path(), blocktest.OpenOptions{})
+	if err != nil {
+		return err
+	}
+	content, err := readAt(img, 0, img.Size())
+	if err := errors.Join(err, img.Close()); err != nil {
+		return err
+	}
+	dump := s.path() + ".content"
+	if err := os.WriteFile(dump, content, 0o600); err != nil {
+		return err
+	}
+	if _, err := qemu.TryCheck(s.path(), s.format.Name); err != nil {
+		return err
+	}
+	stdout, stderr, code := qemu.TryImg("compare", "-f", s.format.Name, "-F", "raw", s.path(), dump)
+	if code != 0 {
+		return fmt.Errorf("QEMU reads it otherwise than we do: %s%s", stdout, stderr)
+	}
+	return nil
+}
+
+// script writes a sequence for qemu-io by hand, with one byte for each write.
+func (p plan) script(seq Sequence) string {
+	var b strings.Builder
+	if seq.Base >= 0 {
+		fmt.Fprintf(&b, "qemu-img create -f %s base %d\n", p.format.Name, seq.Base)
+		fmt.Fprintf(&b, "qemu-io -f %s -c 'write -P 255 0 %d' base\n", p.format.Name, seq.Base)
+	}
+	fmt.Fprintf(&b, "qemu-img create -f %s", p.format.Name)
+	o := map[string]string{}
+	for k, v := range seq.Options {
+		o[k] = strings.ReplaceAll(v, "{path}", "disk")
+	}
+	if seq.Base >= 0 {
+		o["backing_file"], o["backing_fmt"] = "base", p.format.Name
+	}
+	if len(o) > 0 {
+		fmt.Fprintf(&b, " -o %s", qemu.Options(o))
+	}
+	fmt.Fprintf(&b, " disk %d\nqemu-io <<'END'\n%s\n", seq.Size, qemu.Open("disk", p.format.Name))
+	for _, op := range seq.Ops {
+		b.WriteString(p.scriptLine(op) + "\n")
+	}
+	b.WriteString("END\n")
+	return b.String()
+}
+
+func (p plan) scriptLine(o Op) string {
+	if o.Action == Reopen {
+		return "close\n" + qemu.Open("disk", p.format.Name)
+	}
+	a, ok := p.action(o.Action)
+	if !ok {
+		return "# " + o.String()
+	}
+	pattern := o.ID%255 + 1
+	if o.Fill == Zeros {
+		pattern = 0
+	}
+	return a.QemuIO(o, fmt.Sprintf("-P %d", pattern))
+}
