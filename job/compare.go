@@ -57,7 +57,8 @@ func (v Verdict) String() string {
 type CompareResult struct {
 	Verdict Verdict
 	// Offset is the guest offset of the difference, in bytes: of a sector of
-	// 512 bytes for content, of an extent for block status.
+	// 512 bytes for content, of an extent for block status. Sectors are
+	// counted anew, as qemu-img does, where a file ended within one.
 	Offset int64
 	// Longer: one disk is longer than the other, and they do not differ before
 	// the end of the shorter one.
@@ -76,7 +77,7 @@ func Compare(ctx context.Context, a, b *block.Image, o *CompareOptions) (Compare
 	if o.Strict && short != total {
 		return CompareResult{Verdict: SizeDiffers, Offset: short}, nil
 	}
-	c := &comparison{a: a, b: b, total: total, o: *o,
+	c := &comparison{a: a, b: b, short: short, total: total, o: *o,
 		chunk: max(compareChunk, largestCluster(a), largestCluster(b))}
 	c.found.Offset = math.MaxInt64
 	c.run(ctx)
@@ -94,7 +95,8 @@ func Compare(ctx context.Context, a, b *block.Image, o *CompareOptions) (Compare
 // comparison is a running Compare.
 type comparison struct {
 	a, b  *block.Image
-	total int64
+	short int64 // size of the smaller disk
+	total int64 // and of the larger
 	chunk int64
 	o     CompareOptions
 
@@ -210,8 +212,7 @@ func (c *comparison) compare(s span, a, b []byte) outcome {
 	if at < 0 {
 		return outcome{}
 	}
-	// Disks are in sectors; a span may begin within one.
-	off := (s.off + int64(at)) &^ (sectorSize - 1)
+	off := s.off + int64(at)&^(sectorSize-1)
 	return outcome{CompareResult{Verdict: ContentDiffers, Offset: off}, nil}
 }
 

@@ -22,10 +22,13 @@ func (s span) idle() bool { return !s.readA && !s.readB }
 const smallGap = 64 << 10
 
 // join adds the span that follows, unless more than a small gap would then be
-// read for nothing.
+// read for nothing, or it begins within a sector.
 func (s span) join(next span) (span, bool) {
 	if s.n == 0 {
 		return next, true
+	}
+	if next.off%sectorSize != 0 {
+		return span{}, false
 	}
 	both := span{s.off, s.n + next.n, s.readA || next.readA, s.readB || next.readB}
 	var waste int64
@@ -48,7 +51,7 @@ func (c *comparison) spans(ctx context.Context) iter.Seq2[span, outcome] {
 		var held span
 		for s, end := range c.steps(ctx) {
 			joined, ok := held.join(s)
-			if ok && held.n < c.chunk && !end.failed() {
+			if ok && held.n < c.chunk && s.off != c.short && !end.failed() {
 				held = joined
 				continue
 			}
@@ -66,12 +69,12 @@ func (c *comparison) spans(ctx context.Context) iter.Seq2[span, outcome] {
 }
 
 // cut yields a span in pieces that end where chunks do, so that no cluster is
-// decoded twice.
+// decoded twice, and in whole sectors.
 func (c *comparison) cut(s span, yield func(span, outcome) bool) bool {
 	for s.n > 0 {
 		piece := s
 		if !s.idle() {
-			piece.n = min(s.n, c.chunk-s.off%c.chunk)
+			piece.n = min(s.n, c.chunk-(s.off-s.off%sectorSize)%c.chunk)
 		}
 		if !yield(piece, outcome{}) {
 			return false
@@ -103,6 +106,9 @@ func (c *comparison) steps(ctx context.Context) iter.Seq2[span, outcome] {
 				return
 			}
 			end := min(ea.End(), eb.End())
+			if off < c.short {
+				end = min(end, c.short)
+			}
 			if !yield(span{off, end - off, !ea.Zero, !eb.Zero}, outcome{}) {
 				return
 			}
