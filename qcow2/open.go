@@ -54,7 +54,7 @@ type disk struct {
 	geo      geometry
 	writable bool
 	noSync   bool
-	sparse   bool // data may well be holes
+	sparse   bool         // data may well be holes
 	size     atomic.Int64 // of the guest disk
 
 	pins    pins
@@ -74,7 +74,7 @@ type disk struct {
 	meta          metaMap
 	freeHint      int64   // no cluster below it is free
 	fileEnd       int64   // clusters from here on have never been written
-	extended      bool  // fileEnd has moved since the image was opened
+	extended      bool    // fileEnd has moved since the image was opened
 	pack          hostOff // where the next compressed data may go; 0: nowhere
 	newData       bool    // links were set since the last collect
 	unlinked      []hostRun

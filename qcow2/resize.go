@@ -8,6 +8,21 @@ import (
 
 // Growing the disk, and the L1 table with it.
 
+// Resize implements block.Resizer for sizes that are not smaller.
+func (d *disk) Resize(size int64, o block.ResizeOptions) error {
+	switch {
+	case !d.writable:
+		return block.ErrReadOnly
+	case size%512 != 0:
+		return block.Invalidf("The new size must be a multiple of 512, not %d", size)
+	case size < d.Size():
+		return block.Unsupportedf("shrinking a qcow2 image is not supported yet")
+	case o.Preallocation != block.PreallocOff:
+		return block.Unsupportedf("preallocation while resizing is not supported yet")
+	}
+	return d.grow(size)
+}
+
 // grow makes the disk size bytes long; size is not smaller than now.
 func (d *disk) grow(size int64) error {
 	need := d.geo.l1Entries(size)

@@ -1,0 +1,110 @@
+package qcow2_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"testing"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/crashfile"
+	"github.com/diskimg/diskimg/qcow2"
+)
+
+// The power fails at every instant of a scenario, and the disk keeps any part
+// of what was not synced. Every state that this can leave must open, check
+// without corruption, hold what had been flushed, and of each sector that was
+// written since, its old or one of its new contents.
+
+var crashStates = flag.Int("crash.states", 100_000, "how many power-loss states to visit at least")
+
+func TestCrash(t *testing.T) {
+	var total crashfile.Stats
+	for seed := uint64(1); total.Distinct < *crashStates; seed++ {
+		r := newCrashRun(t, seed)
+		if err := r.play(12 + r.rand.IntN(12)); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		r.verify(&total)
+		if t.Failed() {
+			t.Fatalf("seed %d: %+v", seed, r.options)
+		}
+	}
+	t.Logf("%d distinct states, %d built, at %d instants", total.Distinct, total.Generated, total.Instants)
+}
+
+// Marks in the log: operations have begun; operations are flushed.
+type (
+	begun   int
+	flushed int
+)
+
+type crashRun struct {
+	*scenario
+	seed  uint64
+	group *crashfile.Group
+}
+
+func newCrashRun(t *testing.T, seed uint64) *crashRun {
+	r := &crashRun{scenario: newScenario(t, seed), seed: seed, group: crashfile.NewGroup()}
+	files := []*crashfile.File{r.group.New()}
+	if r.options.DataFile != "" {
+		files = append(files, r.group.New())
+		r.options.Data = files[1]
+	}
+	if err := qcow2.Create(files[0], &r.options); err != nil {
+		t.Fatal(err)
+	}
+	r.ballast(files[0])
+	r.group.Checkpoint()
+	r.open = func() (*block.Image, error) { return r.openFiles(files, true) }
+	r.began = func(n int) { r.group.Mark(begun(n)) }
+	r.flushed = func(n int) { r.group.Mark(flushed(n)) }
+	return r
+}
+
+func (r *crashRun) openFiles(files []*crashfile.File, writable bool) (*block.Image, error) {
+	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy()}
+	if len(files) > 1 {
+		o.Data = files[1].Reopen()
+	}
+	return qcow2.Open(files[0].Reopen(), o)
+}
+
+func (r *crashRun) verify(total *crashfile.Stats) {
+	for s := range r.group.States(crashfile.Options{Exhaustive: 5, Samples: 3, Seed: r.seed, Stats: total}) {
+		if err := r.survives(s); err != nil {
+			r.t.Errorf("seed %d: %v\n%v", r.seed, err, s)
+			return
+		}
+	}
+}
+
+// survives checks one state: as it is, and after it has been opened for
+// writing, written to and closed.
+func (r *crashRun) survives(s *crashfile.State) error {
+	var safe, started int
+	for _, m := range s.Marks {
+		switch m := m.(type) {
+		case begun:
+			started = int(m)
+		case flushed:
+			safe = int(m)
+		}
+	}
+	for _, writable := range []bool{false, true} {
+		img, err := r.openFiles(s.Files, writable)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(checkNoCorruption(img, false), r.checkContent(img, safe, started))
+		if err == nil && writable {
+			_, err = img.WriteAt(make([]byte, sector), 0)
+			err = errors.Join(err, checkNoCorruption(img, false))
+		}
+		if err := errors.Join(err, img.Close()); err != nil {
+			return fmt.Errorf("writable %v: %w", writable, err)
+		}
+	}
+	return nil
+}

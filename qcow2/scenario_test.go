@@ -1,0 +1,350 @@
+package qcow2_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/stamp"
+	"github.com/diskimg/diskimg/internal/zero"
+	"github.com/diskimg/diskimg/qcow2"
+	"github.com/diskimg/diskimg/raw"
+	"github.com/diskimg/diskimg/storage"
+)
+
+// A scenario is a random sequence of operations on a small image of a random
+// kind, with content that tells which operation put it there. The crash and
+// fault tests play scenarios and hold what is left against what may be.
+
+const sector = 512
+
+// scenarioOp is an operation on whole sectors. id is what its sectors hold
+// afterwards: the number of the write, 0 for zeros.
+type scenarioOp struct {
+	first, end int
+	id         uint32
+	failed     bool // it returned an error: old or new, in any sector
+}
+
+type scenario struct {
+	t       *testing.T
+	rand    *rand.Rand
+	options qcow2.CreateOptions
+	backing []byte // nil without
+	// open opens the image for writing.
+	open func() (*block.Image, error)
+	// began and flushed, if not nil, are told how far ops has come.
+	began, flushed func(ops int)
+
+	img   *block.Image
+	ops   []scenarioOp
+	sizes []int64 // of the disk, before and after it was grown
+	safe  int     // how many of ops have been flushed
+}
+
+const backingID = 60_000
+
+func newScenario(t *testing.T, seed uint64) *scenario {
+	s := &scenario{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
+	s.options = smallOptions(s.rand)
+	s.sizes = []int64{s.options.Size}
+	if s.options.BackingFile != "" {
+		s.backing = make([]byte, s.options.Size-sector)
+		stamp.Fill(s.backing, 0, backingID)
+	}
+	return s
+}
+
+// smallOptions draws small images of all kinds: few clusters, so that
+// operations meet.
+func smallOptions(r *rand.Rand) qcow2.CreateOptions {
+	o := qcow2.CreateOptions{
+		ClusterSize:  512 << min(2, r.IntN(5)),
+		RefcountBits: 1 << min(6, r.IntN(9)),
+		Compression:  qcow2.Compression(r.IntN(2)),
+		ExtendedL2:   r.IntN(4) == 0,
+	}
+	if o.ExtendedL2 {
+		o.ClusterSize = 16 << 10
+	} else if r.IntN(4) == 0 {
+		o.Version, o.RefcountBits, o.Compression = 2, 16, qcow2.Zlib
+	}
+	switch r.IntN(5) {
+	case 0:
+		o.BackingFile, o.BackingFormat = "base", "raw"
+	case 1:
+		if o.Version != 2 {
+			o.DataFile = "data"
+			o.DataFileRaw = r.IntN(2) == 0
+		}
+	}
+	o.Size = o.ClusterSize * int64(8+r.IntN(24))
+	if r.IntN(3) == 0 {
+		o.Size -= sector
+	}
+	if o.ClusterSize == 512 && o.RefcountBits == 64 {
+		o.Size = 40 << 10 // more clusters than one refcount block counts
+	} else if !o.ExtendedL2 && r.IntN(4) == 0 {
+		o.Size = min(32<<10, o.ClusterSize*o.ClusterSize/8) // all of an L2 table: growing needs a second
+	}
+	return o
+}
+
+// ballast counts, as leaks, almost all clusters that the refcount table of an
+// image with clusters of 512 bytes and refcounts of 64 bits can cover, so that
+// the table has to grow soon. Other images, and half of these, are left alone.
+func (s *scenario) ballast(f block.File) {
+	const entries, cluster, table = 64, 512, 512
+	if s.options.ClusterSize != cluster || s.options.RefcountBits != 64 || s.rand.IntN(2) == 0 {
+		return
+	}
+	put := func(p []byte, off int64) {
+		if _, err := f.WriteAt(p, off); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	one := binary.BigEndian.AppendUint64(nil, 1)
+	for b := int64(1); b < entries; b++ {
+		at := b * entries * cluster
+		put(binary.BigEndian.AppendUint64(nil, uint64(at)), table+8*b)
+		used := int64(entries)
+		if b == entries-1 {
+			used = 1 + s.rand.Int64N(entries)
+		}
+		put(append(bytes.Repeat(one, int(used)), make([]byte, cluster)...)[:cluster], at)
+	}
+	put(bytes.Repeat(one, entries-8), 2*cluster+8*8)
+}
+
+// policy serves the backing image from memory.
+func (s *scenario) policy() block.Policy { return memoryBacking{s.backing} }
+
+type memoryBacking struct{ data []byte }
+
+func (m memoryBacking) OpenImage(block.Ref) (*block.Image, error) {
+	f := storage.NewMemory()
+	if _, err := f.WriteAt(m.data, 0); err != nil {
+		return nil, err
+	}
+	return raw.Open(f, nil)
+}
+
+func (m memoryBacking) OpenFile(ref block.Ref) (block.File, error) { return block.Deny{}.OpenFile(ref) }
+
+// play opens the image, does n operations and closes it. It stops at the first
+// error.
+func (s *scenario) play(n int) (err error) {
+	if s.img, err = s.open(); err != nil {
+		return err
+	}
+	for range n {
+		if err := s.step(); err != nil {
+			return err
+		}
+	}
+	if err := s.img.Close(); err != nil {
+		return err
+	}
+	s.note(true)
+	return nil
+}
+
+// note records how far ops has come.
+func (s *scenario) note(flushed bool) {
+	if s.began != nil {
+		s.began(len(s.ops))
+	}
+	if flushed {
+		s.safe = len(s.ops)
+		if s.flushed != nil {
+			s.flushed(s.safe)
+		}
+	}
+}
+
+// step does one operation.
+func (s *scenario) step() error {
+	from := len(s.ops)
+	err := s.operation()
+	if err != nil {
+		for i := range s.ops[from:] {
+			s.ops[from+i].failed = true
+		}
+	}
+	return err
+}
+
+func (s *scenario) operation() error {
+	sectors := int(s.img.Size() / sector)
+	first := s.rand.IntN(sectors)
+	op := scenarioOp{first: first, end: first + 1 + s.rand.IntN(min(sectors-first, 3*int(s.options.ClusterSize/sector)))}
+	off, n := int64(op.first)*sector, int64(op.end-op.first)*sector
+	switch s.rand.IntN(16) {
+	default:
+		_, err := s.img.WriteAt(s.begin(&op, true), off)
+		return err
+	case 0, 1:
+		s.begin(&op, false)
+		return s.img.WriteZeroes(off, n, block.ZeroFlags(s.rand.IntN(2)))
+	case 2, 3:
+		s.begin(&op, false)
+		if err := s.img.Discard(off, n); err != nil {
+			return err
+		}
+		return s.settleDiscard(op)
+	case 4, 5, 6:
+		return s.compressed(op)
+	case 7, 8, 9:
+		if err := s.img.Flush(); err != nil {
+			return err
+		}
+		s.note(true)
+		return nil
+	case 10:
+		return s.reopen()
+	case 11:
+		return s.grow()
+	}
+}
+
+func (s *scenario) reopen() (err error) {
+	if err := s.img.Close(); err != nil {
+		return err
+	}
+	s.note(true)
+	s.img, err = s.open()
+	return err
+}
+
+// begin notes that op is about to run and returns the bytes it writes.
+func (s *scenario) begin(op *scenarioOp, data bool) []byte {
+	var p []byte
+	if data {
+		op.id = uint32(len(s.ops) + 1)
+		p = make([]byte, (op.end-op.first)*sector)
+		stamp.Fill(p, int64(op.first)*sector, op.id)
+	}
+	s.ops = append(s.ops, *op)
+	s.note(false)
+	return p
+}
+
+// compressed writes the clusters that op touches.
+func (s *scenario) compressed(op scenarioOp) error {
+	if s.options.DataFile != "" {
+		return nil
+	}
+	per := int(s.options.ClusterSize / sector)
+	op.first = op.first / per * per
+	op.end = min((op.end+per-1)/per*per, int(s.img.Size()/sector))
+	p := s.begin(&op, true)
+	if s.rand.IntN(4) == 0 {
+		stamp.Noise(p, int64(op.first)*sector, op.id)
+	}
+	return s.img.WriteCompressed(p, int64(op.first)*sector)
+}
+
+// settleDiscard records which sectors a discard has left alone, each as an
+// operation that keeps what is there.
+func (s *scenario) settleDiscard(op scenarioOp) error {
+	p := make([]byte, (op.end-op.first)*sector)
+	if _, err := s.img.ReadAt(p, int64(op.first)*sector); err != nil {
+		return err
+	}
+	for at := op.first; at < op.end; at++ {
+		if id := idOf(p[(at-op.first)*sector:][:sector], at); id != 0 {
+			s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: id})
+		}
+	}
+	s.note(false)
+	return nil
+}
+
+// grow makes the disk larger, once.
+func (s *scenario) grow() error {
+	if len(s.sizes) > 1 {
+		return nil
+	}
+	size := s.sizes[0] + s.options.ClusterSize*(1+s.rand.Int64N(s.options.ClusterSize/8))
+	size = min(size, s.sizes[0]+64<<10)
+	s.sizes = append(s.sizes, size)
+	resizer, _ := block.As[block.Resizer](s.img)
+	return resizer.Resize(size, block.ResizeOptions{})
+}
+
+const garbage = ^uint32(0)
+
+// idOf returns which write a sector holds.
+func idOf(p []byte, at int) uint32 {
+	if zero.Is(p) {
+		return 0
+	}
+	id, off, ok := stamp.Origin(p[:8])
+	if !ok || off != int64(at)*sector {
+		return garbage
+	}
+	want := make([]byte, sector)
+	for _, fill := range []func([]byte, int64, uint32){stamp.Fill, stamp.Noise} {
+		if fill(want, off, id); bytes.Equal(want, p) {
+			return id
+		}
+	}
+	return garbage
+}
+
+// checkContent compares each sector with what it may hold when the first safe
+// operations have been flushed and started have begun.
+func (s *scenario) checkContent(img *block.Image, safe, started int) error {
+	if !slices.Contains(s.sizes, img.Size()) {
+		return fmt.Errorf("the disk has %d bytes, not one of %d", img.Size(), s.sizes)
+	}
+	p := make([]byte, img.Size())
+	if _, err := img.ReadAt(p, 0); err != nil {
+		return err
+	}
+	for at := range int(img.Size() / sector) {
+		if id := idOf(p[at*sector:][:sector], at); !s.allowed(at, id, safe, started) {
+			return fmt.Errorf("sector %d holds write %d; operations 1 to %d were flushed, %d had begun", at, int32(id), safe, started)
+		}
+	}
+	return nil
+}
+
+// allowed reports whether a sector may hold what write id put there: the last
+// one that was flushed, or a later one.
+func (s *scenario) allowed(at int, id uint32, safe, started int) bool {
+	may := []uint32{0}
+	if int64(at)*sector < int64(len(s.backing)) {
+		may[0] = backingID
+	}
+	for i, op := range s.ops[:started] {
+		if at < op.first || at >= op.end {
+			continue
+		}
+		if i < safe && !op.failed {
+			may = may[:0]
+		}
+		may = append(may, op.id)
+	}
+	return slices.Contains(may, id)
+}
+
+// checkNoCorruption checks an open image; leaks are reported only if they
+// count.
+func checkNoCorruption(img *block.Image, leaksCount bool) error {
+	c, _ := block.As[block.Checker](img)
+	var found []string
+	res, err := c.Check(block.CheckOptions{Report: func(f block.Finding) {
+		if f.Severity != block.Leak || leaksCount {
+			found = append(found, f.Text)
+		}
+	}})
+	if err == nil && len(found) > 0 {
+		err = fmt.Errorf("check: %+v %q", res, found)
+	}
+	return err
+}
