@@ -7,102 +7,111 @@ package blocktest
 
 import (
 	"errors"
-	"fmt"
-	"slices"
+	"iter"
 	"syscall"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/faultfile"
 )
 
-// fault is a way for operations to fail.
+// disasters are the kinds of operation that fail, and how.
+var disasters = []struct {
+	how   faultfile.Fault
+	kinds []faultfile.Kind
+}{
+	{faultfile.Fault{Err: faultfile.EIO}, everything},
+	{faultfile.Fault{Err: faultfile.EIO, Sticky: true}, everything},
+	{faultfile.Fault{Err: faultfile.ENOSPC}, growth},
+	{faultfile.Fault{Err: faultfile.ENOSPC, Sticky: true}, growth},
+	{faultfile.Fault{Err: faultfile.EIO, Partial: true}, []faultfile.Kind{faultfile.Write, faultfile.Zero, faultfile.Punch}},
+}
+
+var (
+	growth     = []faultfile.Kind{faultfile.Write, faultfile.Zero, faultfile.Truncate, faultfile.Reserve}
+	everything = []faultfile.Kind{faultfile.Read, faultfile.Write, faultfile.Sync, faultfile.Truncate, faultfile.Zero,
+		faultfile.Punch, faultfile.Reserve, faultfile.Close}
+)
+
+// optional are the operations that a format can do without: it may go on after
+// they have failed.
+var optional = map[faultfile.Kind]bool{faultfile.Zero: true, faultfile.Punch: true, faultfile.Reserve: true}
+
+// fault is one that has been set, and what counts towards it.
 type fault struct {
-	name   string
-	err    error
-	hits   []IO // what it can happen to
-	sticky bool // all after the first fail too
+	faultfile.Fault
+	*faultfile.Plan
 }
 
-var faults = []fault{
-	{name: "EIO once", err: syscall.EIO, hits: []IO{Read, Write, Zero, Punch, Truncate, Sync}},
-	{name: "EIO from then on", err: syscall.EIO, hits: []IO{Read, Write, Zero, Punch, Truncate, Sync}, sticky: true},
-	{name: "no space once", err: errors.Join(block.ErrNoSpace, syscall.ENOSPC), hits: []IO{Write, Zero, Reserve, Truncate}},
-	{name: "no space from then on", err: errors.Join(block.ErrNoSpace, syscall.ENOSPC), hits: []IO{Write, Zero, Reserve, Truncate},
-		sticky: true},
-	{name: "half a write", err: errors.Join(errHalf, syscall.EIO), hits: []IO{Write}},
+// happened reports whether anything has failed yet.
+func (f fault) happened() bool { return f.Hits() > 0 }
+
+func (f fault) wrap(file block.File) block.File { return f.Wrap(file) }
+
+// eachFault yields, for every kind of operation, a fault of the first, of the
+// second, and so on, until one does not happen.
+func eachFault(yield func(fault) bool) {
+	for _, d := range disasters {
+		for _, kind := range d.kinds {
+			if !eachNth(d.how, kind, yield) {
+				return
+			}
+		}
+	}
 }
 
-// injector makes the n-th operation fail, counted from one.
-type injector struct {
-	fault
-	n      int
-	count  int
-	hit    IO // what has failed, empty if nothing has
-	paused bool
+func eachNth(how faultfile.Fault, kind faultfile.Kind, yield func(fault) bool) bool {
+	for n := 1; ; n++ {
+		f := fault{how, nil}
+		f.Kind, f.N = kind, n
+		f.Plan = faultfile.NewPlan(f.Fault)
+		if !yield(f) {
+			return false
+		}
+		if !f.happened() { // there is no n-th
+			return true
+		}
+	}
 }
 
-func (i *injector) hook(op IO, off, n int64) error {
-	if i.paused || !slices.Contains(i.hits, op) {
-		return nil
-	}
-	i.count++
-	if i.count == i.n {
-		i.hit = op
-	}
-	if i.count == i.n || i.sticky && i.count > i.n {
-		return fmt.Errorf("injected in %s of %d bytes at %#x: %w", op, n, off, i.err)
-	}
-	return nil
-}
+var _ iter.Seq[fault] = eachFault
 
 func testFaults(s *suite) {
 	if s.cluster > 128<<10 {
 		s.Skip("the steps are the same as with smaller clusters")
 	}
-	for _, f := range faults {
-		for n := 1; ; n++ {
-			i := &injector{fault: f, n: n}
-			s.faultRun(i)
-			if i.hit == "" { // there is no n-th operation any more
-				break
-			}
-		}
+	for f := range eachFault {
+		s.faultRun(f)
 	}
 }
 
 // faultRun goes through all steps with one fault.
-func (s *suite) faultRun(i *injector) {
+func (s *suite) faultRun(f fault) {
 	s.Helper()
-	r := s.newTrial(i)
-	img, err := s.format.Open(r.path, OpenOptions{Writable: true, Wrap: s.serial(i.hook).Wrap})
+	t := s.newTrial(f)
+	img, err := s.format.Open(t.path, OpenOptions{Writable: true, Wrap: f.wrap})
 	if err != nil {
-		r.failed(err)
+		t.failed(err)
 	} else {
-		r.img = img
-		for _, step := range r.steps() {
-			r.do(step)
+		t.img = img
+		for _, step := range t.steps() {
+			t.do(step)
 		}
-		r.look()
-		r.finish(img.Close())
+		t.look()
+		t.finish(img.Close())
 	}
-	r.judge()
+	t.judge()
 }
 
 func testCreateFaults(s *suite) {
-	for _, f := range faults {
-		for n := 1; ; n++ {
-			i := &injector{fault: f, n: n}
-			err := s.format.Create(s.path(), CreateOptions{Size: 3 * s.cluster, Wrap: s.serial(i.hook).Wrap})
-			if i.hit == "" {
-				if err != nil {
-					s.Fatalf("create without a fault: %v", err)
-				}
-				break
-			}
-			if optional := i.hit == Zero || i.hit == Punch; err == nil && !optional {
-				s.Errorf("create: %s, %s %d: no error", f.name, i.hit, n)
-			} else if err != nil && !errors.Is(err, f.err) {
-				s.Errorf("create: %s, %s %d: error is %v", f.name, i.hit, n, err)
-			}
+	for f := range eachFault {
+		err := s.format.Create(s.path(), CreateOptions{Size: 3 * s.cluster, Wrap: f.wrap})
+		switch {
+		case !f.happened() && err != nil:
+			s.Fatalf("create without a fault: %v", err)
+		case f.happened() && err == nil && !optional[f.Kind]:
+			s.Errorf("create: %v: no error", f.Fault)
+		case err != nil && !errors.Is(err, f.Err):
+			s.Errorf("create: %v: error is %v", f.Fault, err)
 		}
 	}
 }
@@ -112,24 +121,17 @@ func testFailedSync(s *suite) {
 	d := s.disk(4 * s.cluster)
 	d.write(0, 2*s.cluster)
 	d.close()
-	failing := false
-	hook := Hook(func(op IO, _, _ int64) error {
-		if op == Sync && failing {
-			return syscall.EIO
-		}
-		return nil
-	})
-	img, err := s.format.Open(d.path, OpenOptions{Writable: true, Wrap: hook.Wrap})
+	plan := faultfile.NewPlan(faultfile.Fault{})
+	img, err := s.format.Open(d.path, OpenOptions{Writable: true, Wrap: fault{Plan: plan}.wrap})
 	if err != nil {
 		s.Fatal(err)
 	}
 	d.img = img
 	d.write(512, 3*s.cluster)
-	failing = true
+	plan.Set(faultfile.Fault{Kind: faultfile.Sync, N: 1})
 	if err := img.Flush(); !errors.Is(err, syscall.EIO) {
 		s.Fatalf("flush with a failing sync: %v", err)
 	}
-	failing = false
 	s.wantError("second flush", img.Flush(), block.ErrBroken)
 	_, err = img.WriteAt(make([]byte, 512), 0)
 	s.wantError("write after a failed flush", err, block.ErrBroken)

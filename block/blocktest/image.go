@@ -1,8 +1,10 @@
 package blocktest
 
 import (
+	"maps"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -29,10 +31,20 @@ type CreateOptions struct {
 	// Backing is the path of the image below, empty for none. It has the
 	// format BackingFormat, empty for the same.
 	Backing, BackingFormat string
-	// Options are more options, in qemu-img's names.
+	// Options are more options, in qemu-img's names. In a value, {path}
+	// stands for the path of the image.
 	Options map[string]string
 	// Wrap, if not nil, goes around each file that is created.
 	Wrap func(block.File) block.File
+}
+
+// ExpandOptions returns options with {path} replaced by a path.
+func ExpandOptions(options map[string]string, path string) map[string]string {
+	m := maps.Clone(options)
+	for k, v := range m {
+		m[k] = strings.ReplaceAll(v, "{path}", path)
+	}
+	return m
 }
 
 // OpenOptions say how to open an image.

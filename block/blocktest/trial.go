@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"slices"
-	"sync"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/faultfile"
 	"github.com/diskimg/diskimg/internal/stamp"
 )
 
@@ -15,7 +15,7 @@ import (
 // was closed well, stale after it was not. Zero stands for zeros.
 type trial struct {
 	*disk
-	fault  *injector
+	fault  fault
 	live   [][]uint32
 	stale  [][]uint32
 	errs   []error
@@ -50,20 +50,10 @@ func (t *trial) steps() []step {
 	}
 }
 
-// serial makes a hook that may be called concurrently.
-func (s *suite) serial(h Hook) Hook {
-	var mu sync.Mutex
-	return func(op IO, off, n int64) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return h(op, off, n)
-	}
-}
-
 // newTrial makes the image of a trial: closed, with zeros but for one cluster.
-func (s *suite) newTrial(i *injector) *trial {
+func (s *suite) newTrial(f fault) *trial {
 	s.Helper()
-	t := &trial{disk: s.disk(6*s.cluster + 512), fault: i}
+	t := &trial{disk: s.disk(6*s.cluster + 512), fault: f}
 	t.write(s.cluster, s.cluster)
 	t.live = make([][]uint32, t.size()/512)
 	for sector := range t.live {
@@ -157,35 +147,32 @@ func (t *trial) failed(err error) {
 	t.Helper()
 	t.errs = append(t.errs, err)
 	broken := errors.Is(err, block.ErrBroken)
-	if !broken && !errors.Is(err, t.fault.err) || t.fault.hit == "" {
+	if !broken && !errors.Is(err, t.fault.Err) || !t.fault.happened() {
 		t.fatalf("error is %v", err)
 	}
 	t.broken = t.broken || broken
 }
 
-// look reads the disk while it is open, without faults.
+// look reads the disk while it is open, when the fault is over.
 func (t *trial) look() {
 	t.Helper()
-	if t.fault.sticky {
-		return
+	if t.fault.happened() && !t.fault.Sticky {
+		t.compare(t.live)
 	}
-	t.fault.paused = true
-	t.compare(t.live)
-	t.fault.paused = false
 }
 
 // judge looks at what the trial has left.
 func (t *trial) judge() {
 	t.Helper()
-	hit := t.fault.hit
-	if optional := hit == Punch || hit == Zero || hit == Reserve || hit == ""; len(t.errs) == 0 && !optional {
+	happened := t.fault.happened()
+	if happened && len(t.errs) == 0 && !optional[t.fault.Kind] {
 		t.fatalf("no error came back")
 	}
-	if hit == Sync && !t.broken {
+	if happened && t.fault.Kind == faultfile.Sync && !t.broken {
 		t.fatalf("the image is not broken after a failed sync; errors: %v", t.errs)
 	}
 	t.open(false)
-	t.check(hit == "")
+	t.check(!happened)
 	t.compare(t.stale)
 	t.want = t.read(0, t.size())
 	t.verifyExtents()
@@ -206,7 +193,7 @@ func (t *trial) useAgain() {
 	}
 	t.open(false)
 	t.verify()
-	t.check(t.fault.hit == "")
+	t.check(!t.fault.happened())
 	if err := t.img.Close(); err != nil {
 		t.fatalf("close: %v", err)
 	}
@@ -234,6 +221,5 @@ func (t *trial) compare(may [][]uint32) {
 
 func (t *trial) fatalf(format string, args ...any) {
 	t.Helper()
-	args = append([]any{t.fault.name, t.fault.n, t.fault.hit}, args...)
-	t.Fatalf("%s at operation %d (%s): "+format, args...)
+	t.Fatalf("%v: "+format, append([]any{t.fault.Fault}, args...)...)
 }

@@ -47,7 +47,8 @@ type Fault struct {
 	Err  error // what it returns; nil is EIO
 	// Sticky makes all later ones of that kind fail too.
 	Sticky bool
-	// Partial has the first half of a range done before it fails.
+	// Partial has the first half of a range done before it fails, in whole
+	// sectors of 512 bytes.
 	Partial bool
 }
 
@@ -143,10 +144,12 @@ var (
 // Unwrap returns the file below.
 func (f *File) Unwrap() block.File { return f.f }
 
-// half does the first half of n bytes, if there is one.
+const sector = 512
+
+// half does the first half of n bytes, if it has a whole sector.
 func half(partial bool, n int64, do func(n int64)) {
-	if partial && n > 1 {
-		do(n / 2)
+	if partial && n >= 2*sector {
+		do(n / 2 / sector * sector)
 	}
 }
 

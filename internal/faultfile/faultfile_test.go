@@ -1,4 +1,4 @@
-package faultfile
+package faultfile_test
 
 import (
 	"bytes"
@@ -11,32 +11,33 @@ import (
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/block/blocktest"
 	"github.com/diskimg/diskimg/internal/crashfile"
+	"github.com/diskimg/diskimg/internal/faultfile"
 	"github.com/diskimg/diskimg/storage"
 )
 
 // A file whose plan has no fault is the file below.
 func TestNoFault(t *testing.T) {
-	blocktest.TestFile(t, func(t *testing.T) block.File { return NewPlan(Fault{}).Wrap(crashfile.New()) })
+	blocktest.TestFile(t, func(t *testing.T) block.File { return faultfile.NewPlan(faultfile.Fault{}).Wrap(crashfile.New()) })
 }
 
 // operations does one of each kind and returns the kinds that failed.
-func operations(f *File) (failed []Kind) {
+func operations(f *faultfile.File) (failed []faultfile.Kind) {
 	p := []byte("some content")
 	_, writeErr := f.WriteAt(p, 0)
 	_, readErr := f.ReadAt(p, 0)
-	errs := []error{Write: writeErr, Read: readErr, Zero: f.WriteZeroes(100, 10), Punch: f.PunchHole(0, 10),
-		Reserve: f.Reserve(0, 10), Truncate: f.Truncate(50), Sync: f.Sync(), Close: nil}
+	errs := []error{faultfile.Write: writeErr, faultfile.Read: readErr, faultfile.Zero: f.WriteZeroes(100, 10), faultfile.Punch: f.PunchHole(0, 10),
+		faultfile.Reserve: f.Reserve(0, 10), faultfile.Truncate: f.Truncate(50), faultfile.Sync: f.Sync(), faultfile.Close: nil}
 	for k, err := range errs {
 		if err != nil && err != io.EOF {
-			failed = append(failed, Kind(k))
+			failed = append(failed, faultfile.Kind(k))
 		}
 	}
 	return failed
 }
 
 func TestEachKindFailsOnce(t *testing.T) {
-	for k := Read; k < Copy; k++ {
-		plan := NewPlan(Fault{Kind: k, N: 2})
+	for k := faultfile.Read; k < faultfile.Copy; k++ {
+		plan := faultfile.NewPlan(faultfile.Fault{Kind: k, N: 2})
 		f := plan.Wrap(crashfile.New())
 		for round := 1; round <= 3; round++ {
 			failed := operations(f)
@@ -44,23 +45,23 @@ func TestEachKindFailsOnce(t *testing.T) {
 				t.Errorf("%v, round %d: %v failed", k, round, failed)
 			}
 		}
-		if plan.Hits() != 1 || plan.Count(k) != 3 || plan.Count(Any) != 21 {
-			t.Errorf("%v: %d hits, %d of %d operations", k, plan.Hits(), plan.Count(k), plan.Count(Any))
+		if plan.Hits() != 1 || plan.Count(k) != 3 || plan.Count(faultfile.Any) != 21 {
+			t.Errorf("%v: %d hits, %d of %d operations", k, plan.Hits(), plan.Count(k), plan.Count(faultfile.Any))
 		}
 	}
 }
 
 // With Any, running n from 1 to the count makes each operation fail in turn.
 func TestAnyFailsEach(t *testing.T) {
-	plan := NewPlan(Fault{})
+	plan := faultfile.NewPlan(faultfile.Fault{})
 	operations(plan.Wrap(crashfile.New()))
-	total := plan.Count(Any)
+	total := plan.Count(faultfile.Any)
 	if total != 7 {
 		t.Fatalf("%d operations", total)
 	}
-	seen := make(map[Kind]bool)
+	seen := make(map[faultfile.Kind]bool)
 	for n := 1; n <= total; n++ {
-		plan.Set(Fault{N: n})
+		plan.Set(faultfile.Fault{N: n})
 		failed := operations(plan.Wrap(crashfile.New()))
 		if len(failed) != 1 {
 			t.Fatalf("operation %d: %v failed", n, failed)
@@ -73,7 +74,7 @@ func TestAnyFailsEach(t *testing.T) {
 }
 
 func TestSticky(t *testing.T) {
-	plan := NewPlan(Fault{N: 4, Sticky: true})
+	plan := faultfile.NewPlan(faultfile.Fault{N: 4, Sticky: true})
 	f := plan.Wrap(crashfile.New())
 	if failed := operations(f); len(failed) != 4 {
 		t.Errorf("%v failed", failed)
@@ -84,11 +85,11 @@ func TestSticky(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	f := NewPlan(Fault{Kind: Write, N: 1, Err: ENOSPC}).Wrap(crashfile.New())
+	f := faultfile.NewPlan(faultfile.Fault{Kind: faultfile.Write, N: 1, Err: faultfile.ENOSPC}).Wrap(crashfile.New())
 	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, block.ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("ENOSPC is %v", err)
 	}
-	f = NewPlan(Fault{Kind: Sync, N: 1}).Wrap(crashfile.New())
+	f = faultfile.NewPlan(faultfile.Fault{Kind: faultfile.Sync, N: 1}).Wrap(crashfile.New())
 	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("the default is %v", err)
 	}
@@ -96,19 +97,20 @@ func TestErrors(t *testing.T) {
 
 func TestPartial(t *testing.T) {
 	below := crashfile.New()
-	f := NewPlan(Fault{Kind: Write, N: 2, Partial: true}).Wrap(below)
-	if _, err := f.WriteAt([]byte("12345678"), 0); err != nil {
+	f := faultfile.NewPlan(faultfile.Fault{Kind: faultfile.Write, N: 2, Partial: true}).Wrap(below)
+	if _, err := f.WriteAt(bytes.Repeat([]byte("12345678"), 256), 0); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := f.WriteAt([]byte("abcdefgh"), 0); n != 4 || err == nil {
+	if n, err := f.WriteAt(bytes.Repeat([]byte("abcdefgh"), 128), 0); n != 512 || err == nil {
 		t.Errorf("half a write: %d, %v", n, err)
 	}
-	got := make([]byte, 8)
-	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, []byte("abcd5678")) {
+	got := make([]byte, 2048)
+	want := append(bytes.Repeat([]byte("abcdefgh"), 64), bytes.Repeat([]byte("12345678"), 192)...)
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("after half a write: %q, %v", got, err)
 	}
-	f = NewPlan(Fault{Kind: Read, N: 1, Partial: true}).Wrap(below)
-	if n, err := f.ReadAt(got, 0); n != 4 || err == nil {
+	f = faultfile.NewPlan(faultfile.Fault{Kind: faultfile.Read, N: 1, Partial: true}).Wrap(below)
+	if n, err := f.ReadAt(got, 0); n != 1024 || err == nil {
 		t.Errorf("half a read: %d, %v", n, err)
 	}
 }
@@ -122,7 +124,7 @@ func TestCopy(t *testing.T) {
 		t.Cleanup(func() { f.Close() })
 		return f
 	}
-	plan := NewPlan(Fault{Kind: Copy, N: 2, Partial: true})
+	plan := faultfile.NewPlan(faultfile.Fault{Kind: faultfile.Copy, N: 2, Partial: true})
 	src, dst := plan.Wrap(local()), plan.Wrap(local())
 	if _, err := src.WriteAt(bytes.Repeat([]byte("x"), 8192), 0); err != nil {
 		t.Fatal(err)
@@ -143,7 +145,7 @@ func TestCopy(t *testing.T) {
 // A Sync that fails makes nothing durable; a Close that fails closes.
 func TestFailedSyncAndClose(t *testing.T) {
 	below := crashfile.New()
-	f := NewPlan(Fault{N: 2, Sticky: true}).Wrap(below)
+	f := faultfile.NewPlan(faultfile.Fault{N: 2, Sticky: true}).Wrap(below)
 	if _, err := f.WriteAt([]byte("x"), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ var layers = []layer{
 		dirs: []string{"block/blocktest", "internal/model", "internal/qemu", "internal/stamp", "internal/layers", "internal/tiny",
 			"internal/crashfile", "internal/faultfile", "internal/realdisk"},
 		may: []string{"block", "internal", "test support"}},
+	{name: "formats", dirs: []string{"internal/formats"}, testing: true, may: []string{"diskimg", "storage", "block", "test support"}},
 	{name: "bench", dirs: []string{"internal/bench"}, program: true, testing: true, may: []string{"internal", "test support"}},
 	{name: "block", dirs: []string{"block"}},
 	{name: "cli", dirs: []string{"internal/cli/..."}, program: true,

@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,7 +74,8 @@ func (s *session) createByQemu() error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	o := s.options()
+	o := map[string]string{}
+	maps.Copy(o, blocktest.ExpandOptions(s.seq.Options, s.path()))
 	if s.seq.Base >= 0 {
 		o["backing_file"], o["backing_fmt"] = s.basePath(), s.format.Name
 	}
@@ -164,9 +166,7 @@ func (p plan) script(seq Sequence) string {
 	}
 	fmt.Fprintf(&b, "qemu-img create -f %s", p.format.Name)
 	o := map[string]string{}
-	for k, v := range seq.Options {
-		o[k] = strings.ReplaceAll(v, "{path}", "disk")
-	}
+	maps.Copy(o, blocktest.ExpandOptions(seq.Options, "disk"))
 	if seq.Base >= 0 {
 		o["backing_file"], o["backing_fmt"] = "base", p.format.Name
 	}

@@ -31,21 +31,12 @@ func (s *session) path() string {
 
 func (s *session) basePath() string { return filepath.Join(s.dir, "base") }
 
-// options returns the creation options for this image.
-func (s *session) options() map[string]string {
-	m := map[string]string{}
-	for k, v := range s.seq.Options {
-		m[k] = strings.ReplaceAll(v, "{path}", s.path())
-	}
-	return m
-}
-
 // create makes the image and what lies below it.
 func (s *session) create() error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	o := blocktest.CreateOptions{Size: s.seq.Size, Options: s.options()}
+	o := blocktest.CreateOptions{Size: s.seq.Size, Options: s.seq.Options}
 	if s.seq.Base >= 0 {
 		o.Backing = s.basePath()
 	}

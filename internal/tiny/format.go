@@ -1,6 +1,7 @@
 package tiny
 
 import (
+	"errors"
 	"os"
 
 	"github.com/diskimg/diskimg/block"
@@ -20,12 +21,12 @@ func Format(bug Bug) blocktest.Format {
 	}
 }
 
-func create(path string, o blocktest.CreateOptions) error {
+func create(path string, o blocktest.CreateOptions) (err error) {
 	f, err := openFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, o.Wrap)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	c := CreateOptions{Size: o.Size, Backing: o.Backing}
 	switch size := o.Options["cluster_size"]; size {
 	case "512":
