@@ -10,7 +10,8 @@ import (
 //
 // ReadAt and WriteAt follow io.ReaderAt and io.WriterAt: a read that ends at
 // the end of the file returns io.EOF with what it got; a write past the end
-// makes the file longer. Neither keeps the slice.
+// makes the file longer. Neither keeps the slice. Files are compared with ==,
+// so their type must be one that can be, such as a pointer.
 type File interface {
 	io.ReaderAt
 	io.WriterAt

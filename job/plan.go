@@ -243,7 +243,7 @@ func (c *conversion) take(k *chunk, s step) int64 {
 		}
 		n = min(s.n, window+c.chunk-s.off)
 		k.data, k.window = true, window
-		k.runs = append(k.runs, run{off: s.off, n: n, data: true, file: s.file, fileOff: s.fileOff})
+		k.addData(run{off: s.off, n: n, data: true, file: s.file, fileOff: s.fileOff}, c.inKernel.Load())
 	case blank:
 		if s.off < c.zeroFrom || c.grain == 0 {
 			k.runs = append(k.runs, run{off: s.off, n: n})
@@ -255,4 +255,21 @@ func (c *conversion) take(k *chunk, s step) int64 {
 	}
 	k.n += n
 	return n
+}
+
+// addData appends r, or makes the last run longer by it. Where the data lies
+// matters only for copies in the kernel.
+func (k *chunk) addData(r run, inKernel bool) {
+	if !inKernel {
+		r.file = nil
+	}
+	if len(k.runs) > 0 {
+		last := &k.runs[len(k.runs)-1]
+		contiguous := last.file == r.file && (r.file == nil || last.fileOff+last.n == r.fileOff)
+		if last.data && last.off+last.n == r.off && contiguous {
+			last.n += r.n
+			return
+		}
+	}
+	k.runs = append(k.runs, r)
 }
