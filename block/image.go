@@ -235,8 +235,11 @@ func (i *Image) note(op string, off int64, err error) error {
 
 // fail wraps err, unless it is nil or already tells where it comes from.
 func (i *Image) fail(op string, off int64, err error) error {
+	if err == nil {
+		return nil
+	}
 	var e *Error
-	if err == nil || errors.As(err, &e) {
+	if errors.As(err, &e) {
 		return err
 	}
 	return &Error{Op: op, Path: i.path, Format: i.format, Offset: off, Err: err}

@@ -299,8 +299,11 @@ func (d *disk) corrupt(cause error) error {
 // settle marks the image if err is damage found while mu was not held
 // exclusively. Takes mu.
 func (d *disk) settle(err error) error {
+	if err == nil {
+		return nil
+	}
 	var e *damaged
-	if err == nil || !errors.As(err, &e) {
+	if !errors.As(err, &e) {
 		return err
 	}
 	d.mu.Lock()
