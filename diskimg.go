@@ -75,7 +75,7 @@ func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 	if err != nil {
 		return nil, openError(t.Path, err)
 	}
-	img, err := c.openImage(f, t, o)
+	img, err := c.openIn(f, t, o)
 	if err != nil {
 		f.Close()
 		return nil, openError(t.Path, err)
@@ -83,7 +83,7 @@ func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 	return img, nil
 }
 
-func (c *chain) openImage(f *storage.File, t Target, o *OpenOptions) (*Image, error) {
+func (c *chain) openIn(f *storage.File, t Target, o *OpenOptions) (*Image, error) {
 	format, guessed, err := c.formatOf(f, o.Format)
 	if err != nil {
 		return nil, err

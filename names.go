@@ -135,6 +135,9 @@ func missingFile(driver string, options map[string]string) error {
 	case driver == "":
 		return block.Invalidf("Must specify either driver or file")
 	}
+	if _, err := FindFormat(driver); err != nil {
+		return err
+	}
 	return block.Invalidf("A block device must be specified for \"file\"")
 }
 

@@ -144,6 +144,14 @@ func (c *chain) limit() int {
 
 // OpenImage implements block.Policy.
 func (c *chain) OpenImage(ref block.Ref) (*Image, error) {
+	img, err := c.openImage(ref)
+	if err != nil {
+		return nil, &sentence.Error{Text: "Could not open backing file: " + sentence.Of(err), Err: err}
+	}
+	return img, nil
+}
+
+func (c *chain) openImage(ref block.Ref) (*Image, error) {
 	if len(c.above) >= c.limit() {
 		return nil, block.Errorf(block.ErrRefused, "the chain of backing files is longer than %d images", c.limit())
 	}
@@ -151,11 +159,7 @@ func (c *chain) OpenImage(ref block.Ref) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, err := c.open(t, open, &OpenOptions{Format: t.Format})
-	if err != nil {
-		return nil, &sentence.Error{Text: sentence.Of(err), Err: err}
-	}
-	return img, nil
+	return c.open(t, open, &OpenOptions{Format: t.Format})
 }
 
 // OpenFile implements block.Policy.

@@ -1,0 +1,170 @@
+// Package cli is the command lines of diskimg: the verbs, a file each, and what
+// they share. Called as qemu-img it takes that program's options and prints
+// what that program prints, to the letter.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/diskimg/diskimg/internal/sentence"
+)
+
+// Version is that of this program; Emulated is the version of QEMU whose
+// command lines it follows.
+const (
+	Version  = "0.1.0"
+	Emulated = "7.2.0"
+)
+
+const qemuImg = "qemu-img"
+
+// shell is what a command runs in.
+type shell struct {
+	ctx      context.Context
+	name     string // the program, as messages and the help call it
+	emulate  bool   // keep to what qemu-img does even where we could do better
+	in       io.Reader
+	out, err io.Writer
+}
+
+// command is one run of a verb. Its options write into it.
+type command interface {
+	options() []option
+	// run does the work; args are those that are no options. The error is
+	// printed and makes the exit code 1 unless it is an exit.
+	run(sh *shell, args []string) error
+}
+
+// exit is an error that asks for an exit code.
+type exit struct {
+	code int
+	err  error // nil if there is nothing to print
+}
+
+// failf makes an error that is worded for the user, in QEMU's words where it
+// has some.
+func failf(format string, args ...any) error {
+	return &sentence.Error{Text: fmt.Sprintf(format, args...)}
+}
+
+// messages is an error that takes several, each a line with the program's name.
+type messages []string
+
+func (m messages) Error() string { return strings.Join(m, "\n") }
+
+func (e exit) Error() string { return fmt.Sprint(e.err) }
+func (e exit) Unwrap() error { return e.err }
+
+// Run runs a command line, args[0] being the name that the program was called
+// by, and returns the exit code. When ctx ends, what runs is cancelled and
+// leaves no partial output.
+func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
+	sh := &shell{ctx: ctx, name: "diskimg", in: in, out: out, err: err}
+	if len(args) == 0 {
+		args = []string{sh.name}
+	}
+	name, args := strings.TrimSuffix(filepath.Base(args[0]), ".exe"), args[1:]
+	if name == sh.name && len(args) > 0 && args[0] == qemuImg {
+		name, args = args[0], args[1:]
+	}
+	if name == qemuImg {
+		sh.name, sh.emulate = name, true
+	}
+	return sh.report(sh.main(args))
+}
+
+// main reads the options that come before the verb and runs the verb.
+func (sh *shell) main(args []string) error {
+	var top topOptions
+	rest, err := getopt(top.options(), args, true)
+	switch {
+	case err == errHelp:
+		return sh.overview()
+	case err == errVersion:
+		return sh.version()
+	case err != nil:
+		return err
+	case len(rest) == 0 && !sh.emulate:
+		return sh.overview()
+	case len(rest) == 0:
+		return usageError("Not enough arguments")
+	}
+	v := findVerb(rest[0])
+	if v == nil {
+		return usageError("Command not found: " + rest[0])
+	}
+	return sh.runVerb(v, rest[1:])
+}
+
+func (sh *shell) runVerb(v *verb, args []string) error {
+	c := v.new()
+	args, err := getopt(append(c.options(), helpOption), args, false)
+	if err == errHelp {
+		return sh.helpVerb(v)
+	}
+	if err != nil {
+		return err
+	}
+	return c.run(sh, args)
+}
+
+// errHelp and errVersion end the reading of a command line early.
+var (
+	errHelp    = errors.New("help")
+	errVersion = errors.New("version")
+)
+
+var helpOption = option{short: 'h', long: "help", help: "show this help", set: func(string) error { return errHelp }}
+
+// topOptions are the options before the verb.
+type topOptions struct{}
+
+func (topOptions) options() []option {
+	return []option{
+		helpOption,
+		{short: 'V', long: "version", help: "show the version", set: func(string) error { return errVersion }},
+		{short: 'T', long: "trace", arg: "SPEC", help: "accepted and ignored: there are no trace events",
+			set: func(string) error { return nil }},
+	}
+}
+
+// report prints err, if there is anything to print, and returns the exit code.
+func (sh *shell) report(err error) int {
+	if err == nil {
+		return 0
+	}
+	code := 1
+	var e exit
+	if errors.As(err, &e) {
+		code, err = e.code, e.err
+	}
+	if err == nil {
+		return code
+	}
+	var list messages
+	if !errors.As(err, &list) {
+		list = messages{sentence.Of(err)}
+	}
+	for _, text := range list {
+		sh.complain("%s", text)
+	}
+	var usage usageError
+	if errors.As(err, &usage) {
+		fmt.Fprintf(sh.err, "Try '%s --help' for more information\n", sh.name)
+	}
+	return code
+}
+
+// complain prints a message to standard error.
+func (sh *shell) complain(format string, args ...any) {
+	fmt.Fprintf(sh.err, "%s: %s\n", sh.name, fmt.Sprintf(format, args...))
+}
+
+func (sh *shell) warn(format string, args ...any) { sh.complain("warning: "+format, args...) }
+
+func (sh *shell) printf(format string, args ...any) { fmt.Fprintf(sh.out, format, args...) }

@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/diskimg/diskimg"
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/sentence"
+	"github.com/diskimg/diskimg/job"
+)
+
+// This file is one run of the verb convert, after its options have been read:
+// open the inputs, make or open the output, copy, and give it its name.
+
+type conversion struct {
+	*convertCommand
+	sh      *shell
+	o       *job.ConvertOptions
+	name    string // of the output
+	opened  []*diskimg.Image
+	sources []*diskimg.Image // the same, or a snapshot in one
+	size    int64            // of all sources
+}
+
+func (v *conversion) close() {
+	for _, img := range v.opened {
+		img.Close()
+	}
+}
+
+func (v *conversion) openSources(names []string) error {
+	for _, name := range names {
+		img, err := v.input.open(name, diskimg.OpenOptions{})
+		if err != nil {
+			return err
+		}
+		v.opened = append(v.opened, img)
+		if img, err = v.snapshotOf(img); err != nil {
+			return &sentence.Error{Text: "Failed to load snapshot: " + sentence.Of(err), Err: err}
+		}
+		v.sources = append(v.sources, img)
+		v.size += img.Size()
+	}
+	return nil
+}
+
+// snapshotOf returns the internal snapshot that -l asks for, or the image
+// itself if it asks for none.
+func (v *conversion) snapshotOf(img *diskimg.Image) (*diskimg.Image, error) {
+	if v.snapshotArg == nil {
+		return img, nil
+	}
+	opener, ok := block.As[block.SnapshotOpener](img)
+	if !ok {
+		return nil, failf("Block format '%s' does not support temporarily loading internal snapshots", img.Format())
+	}
+	lister, ok := block.As[block.SnapshotLister](img)
+	if !ok {
+		return opener.OpenSnapshot(*v.snapshotArg)
+	}
+	list, err := lister.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := parseSnapshot(*v.snapshotArg)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		if wanted(s) {
+			return opener.OpenSnapshot(s.ID)
+		}
+	}
+	return nil, failf("Can't find snapshot")
+}
+
+// parseSnapshot reads the argument of -l: an ID or a name, or
+// snapshot.id=ID,snapshot.name=NAME.
+func parseSnapshot(arg string) (func(block.Snapshot) bool, error) {
+	if !strings.HasPrefix(arg, "snapshot.") {
+		return func(s block.Snapshot) bool { return s.ID == arg || s.Name == arg }, nil
+	}
+	given := map[string]string{}
+	for _, p := range splitOptions(arg) {
+		if p.key != "snapshot.id" && p.key != "snapshot.name" {
+			return nil, messages{"Invalid parameter '" + p.key + "'", "Failed in parsing snapshot param '" + arg + "'"}
+		}
+		given[p.key] = p.value
+	}
+	matches := func(key, value string) bool { want, ok := given[key]; return !ok || want == value }
+	return func(s block.Snapshot) bool {
+		return matches("snapshot.id", s.ID) && matches("snapshot.name", s.Name)
+	}, nil
+}
+
+// intoExisting copies into an image that is there.
+func (v *conversion) intoExisting() error {
+	if err := v.checkTarget(); err != nil {
+		return err
+	}
+	out := input{imageOpts: v.targetOpts}
+	if !v.targetOpts {
+		out.format = v.target()
+	} else if v.outFormat != nil {
+		return failf("--image-opts and --format are mutually exclusive")
+	}
+	if err := v.refuseInputs(v.name, v.targetOpts); err != nil {
+		return err
+	}
+	img, err := out.open(v.name, diskimg.OpenOptions{Writable: true, NoSync: v.cache == "unsafe"})
+	if err != nil {
+		return err
+	}
+	if v.targetIsZero && img.Backing() != nil {
+		img.Close()
+		return failf("Cannot use --target-is-zero when the destination image has a backing file")
+	}
+	v.o.TargetIsZero = v.targetIsZero
+	err = v.copy(img)
+	if closed := img.Close(); err == nil && closed != nil {
+		err = writeError(closed)
+	}
+	return err
+}
+
+// intoNew makes the output. It appears under its name when all is copied.
+func (v *conversion) intoNew() error {
+	plan, err := v.plan()
+	if err != nil {
+		return err
+	}
+	out, err := plan.Begin()
+	if err != nil {
+		return v.outputError(err)
+	}
+	defer out.Discard()
+	v.o.TargetIsZero = out.ReadsZero()
+	if v.backing != nil || out.Image.Backing() != nil {
+		v.o.BackingDepth = 1
+	}
+	if err := v.copy(out.Image); err != nil {
+		return err
+	}
+	if err := out.Commit(); err != nil {
+		return v.outputError(err)
+	}
+	return nil
+}
+
+// plan checks all that can be known to be wrong with the output.
+func (v *conversion) plan() (*diskimg.Plan, error) {
+	path, err := newPath(v.name)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.checkTarget(); err != nil {
+		return nil, err
+	}
+	s, err := newSettings(v.sh, v.target(), &v.list)
+	if err != nil {
+		return nil, err
+	}
+	if err := setBacking(s, v.target(), v.backing, v.backingFormat); err != nil {
+		return nil, err
+	}
+	if err := s.Set("size", strconv.FormatInt(v.size, 10)); err != nil {
+		return nil, err
+	}
+	if err := v.refuseInputs(path, false); err != nil {
+		return nil, err
+	}
+	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive, Unchecked: true, NoSync: v.cache == "unsafe"})
+	if err != nil {
+		return nil, err
+	}
+	return plan, nil
+}
+
+// refuseInputs refuses an output that is one of the inputs or lies below one.
+func (v *conversion) refuseInputs(name string, imageOpts bool) error {
+	t, err := target(name, imageOpts)
+	if err != nil {
+		return nil // opening it will tell
+	}
+	info, err := os.Stat(t.Path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	for _, img := range v.opened {
+		for ; img != nil; img = img.Backing() {
+			if other, err := os.Stat(img.Path()); err == nil && os.SameFile(info, other) {
+				return failf("%s: can't be the output: it is the input, or lies below it; convert to another file", v.name)
+			}
+		}
+	}
+	return nil
+}
+
+// copy does the work.
+func (v *conversion) copy(img *diskimg.Image) error {
+	p := v.sh.progress(v.showProgress && !v.quiet)
+	v.o.Progress = p.update
+	err := job.Convert(v.sh.ctx, img, v.sources, v.o)
+	p.end(err)
+	return copyError(err)
+}
+
+// copyError words what ended the copying.
+func copyError(err error) error {
+	var e *block.Error
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, block.ErrInvalid):
+		return &sentence.Error{Text: strings.SplitN(sentence.Of(err), ":", 2)[0], Err: err}
+	case !errors.As(err, &e):
+		return err
+	case e.Op == "read":
+		return &sentence.Error{Text: fmt.Sprintf("error while reading at byte %d: %s", e.Offset, sentence.Of(e)), Err: err}
+	case e.Op == "map":
+		return &sentence.Error{Text: fmt.Sprintf("error while reading block status at offset %d: %s", e.Offset, sentence.Of(e)), Err: err}
+	}
+	return writeError(err)
+}
+
+func writeError(err error) error {
+	var e *block.Error
+	if errors.As(err, &e) && e.Offset >= 0 {
+		return &sentence.Error{Text: fmt.Sprintf("error while writing at byte %d: %s", e.Offset, sentence.Of(e)), Err: err}
+	}
+	return &sentence.Error{Text: "error while writing: " + sentence.Of(err), Err: err}
+}
+
+// outputError words what kept the output from coming into being.
+func (v *conversion) outputError(err error) error {
+	var e *block.Error
+	if errors.As(err, &e) && e.Op == "open" {
+		return openError(v.name, err)
+	}
+	return &sentence.Error{Err: err,
+		Text: fmt.Sprintf("%s: error while converting %s: %s", v.name, v.target(), sentence.Of(err))}
+}

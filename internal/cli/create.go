@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/diskimg/diskimg"
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/sentence"
+	"github.com/diskimg/diskimg/internal/size"
+)
+
+// This file is the verb create, and what it shares with convert: creation
+// options from the command line, and the list of them.
+
+var createVerb = verb{
+	name: "create", group: groupMake, args: "FILE [SIZE]",
+	summary: "make an empty image, or an overlay over another image",
+	about: "Without SIZE a new overlay is as large as its backing file. Nothing is written\n" +
+		"before all options have been found good, and FILE appears when it is complete.",
+	example: "create -f qcow2 disk.qcow2 20G\ncreate -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\ncreate -f qcow2 -o help",
+	new:     func() command { return &createCommand{format: "raw"} },
+}
+
+type createCommand struct {
+	objects          objects
+	format           string
+	backing          *string
+	backingFormat    *string
+	list             optionList
+	unchecked, quiet bool
+}
+
+func (c *createCommand) options() []option {
+	return []option{
+		c.objects.option(),
+		{short: 'q', help: "say nothing", set: on(&c.quiet)},
+		{short: 'f', arg: "FMT", help: "format of the new image (default: raw)", set: text(&c.format)},
+		{short: 'b', arg: "FILE", help: "image below the new one, by a path relative to that", set: given(&c.backing)},
+		{short: 'F', arg: "FMT", help: "format of the image below", set: given(&c.backingFormat)},
+		{short: 'u', help: "do not open the image below, only name it", set: on(&c.unchecked)},
+		optionsOption(&c.list),
+	}
+}
+
+func given(value **string) func(string) error {
+	return func(s string) error { *value = &s; return nil }
+}
+
+func optionsOption(list *optionList) option {
+	return option{short: 'o', arg: "OPTIONS", help: "creation options as name=value,name=value\n(\"-o help\" lists those of a format)", set: list.add}
+}
+
+func (c *createCommand) run(sh *shell, args []string) error {
+	if len(args) == 0 && !c.list.wantsHelp() {
+		return usageError("Expecting image file name")
+	}
+	if len(args) > 2 {
+		return usageError("Unexpected argument: " + args[2])
+	}
+	if err := c.objects.check(); err != nil {
+		return err
+	}
+	var bytes string
+	if len(args) == 2 {
+		n, err := parseSize(sh, args[1], "image size", math.MaxInt64)
+		if err != nil && !c.list.wantsHelp() {
+			return err
+		}
+		bytes = strconv.FormatInt(n, 10)
+	}
+	if c.list.wantsHelp() {
+		return sh.helpOptions(c.format, args)
+	}
+	if err := c.create(sh, args[0], bytes); err != nil {
+		return &sentence.Error{Text: args[0] + ": " + sentence.Of(err), Err: err}
+	}
+	return nil
+}
+
+// create makes the image. size is in decimal digits, empty if it is not given.
+func (c *createCommand) create(sh *shell, name, size string) error {
+	path, err := newPath(name)
+	if err != nil {
+		return err
+	}
+	s, err := newSettings(sh, c.format, &c.list)
+	if err != nil {
+		return err
+	}
+	if err := setSize(s, &c.list, size); err != nil {
+		return err
+	}
+	if err := setBacking(s, c.format, c.backing, c.backingFormat); err != nil {
+		return err
+	}
+	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive, Unchecked: c.unchecked})
+	if err != nil {
+		return err
+	}
+	if !c.quiet {
+		sh.printf("Formatting '%s', fmt=%s %s\n", name, c.format, s)
+	}
+	return plan.Create()
+}
+
+// newPath returns the path of a file that is to be made.
+func newPath(name string) (string, error) {
+	if strings.HasPrefix(name, "json:") {
+		return "", block.Unsupportedf("Unknown protocol 'json'")
+	}
+	t, err := diskimg.ParseTarget(name)
+	return t.Path, err
+}
+
+// newSettings returns the creation options of a format with those given set.
+func newSettings(sh *shell, format string, list *optionList) (*diskimg.Settings, error) {
+	f, err := diskimg.FindFormat(format)
+	if err != nil {
+		return nil, failf("Unknown file format '%s'", format)
+	}
+	s := f.Settings()
+	for _, p := range list.pairs() {
+		if err := setOption(sh, f, s, p); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// setOption sets one option. A name alone that begins with "no" is one
+// switched off.
+func setOption(sh *shell, f *diskimg.Format, s *diskimg.Settings, p pair) error {
+	if name, ok := strings.CutPrefix(p.key, "no"); ok && p.bare {
+		p.key, p.value = name, "off"
+	}
+	i := slices.IndexFunc(f.Options, func(o diskimg.Option) bool { return o.Name == p.key })
+	if i >= 0 && f.Options[i].Type == diskimg.Size && size.HexWithSuffix(p.value) {
+		sh.warnHex(p.value)
+	}
+	if i < 0 && strings.HasPrefix(p.key, "encrypt") && f.Name == "qcow2" {
+		return block.Unsupportedf("Encryption is not supported: option '%s' can't be used", p.key)
+	}
+	return s.Set(p.key, p.value)
+}
+
+func setSize(s *diskimg.Settings, list *optionList, size string) error {
+	switch {
+	case size == "":
+		return nil
+	case slices.ContainsFunc(list.pairs(), func(p pair) bool { return p.key == "size" }):
+		return failf("The image size must be specified only once")
+	}
+	return s.Set("size", size)
+}
+
+// setBacking sets what -b and -F say.
+func setBacking(s *diskimg.Settings, format string, file, fileFormat *string) error {
+	if file != nil && s.Set("backing_file", *file) != nil {
+		return failf("Backing file not supported for file format '%s'", format)
+	}
+	if fileFormat != nil && s.Set("backing_fmt", *fileFormat) != nil {
+		return failf("Backing file format not supported for file format '%s'", format)
+	}
+	return nil
+}
+
+// parseSize reads a size from the command line; what names it in messages.
+func parseSize(sh *shell, s, what string, limit uint64) (int64, error) {
+	if size.HexWithSuffix(s) {
+		sh.warnHex(s)
+	}
+	n, err := size.Parse(s)
+	switch {
+	case errors.Is(err, size.ErrSyntax):
+		return 0, messages{"Invalid " + what + " specified. You may use k, M, G, T, P or E suffixes for",
+			"kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."}
+	case err != nil || n > limit:
+		return 0, failf("Invalid %s specified. Must be between 0 and %d.", what, limit)
+	}
+	return int64(n), nil
+}
+
+func (sh *shell) warnHex(s string) {
+	sh.warn("Using a multiplier suffix on hex numbers is deprecated: %s", s)
+}
+
+// helpOptions lists the creation options of a format.
+func (sh *shell) helpOptions(format string, args []string) error {
+	f, err := diskimg.FindFormat(format)
+	if err != nil {
+		return failf("Unknown file format '%s'", format)
+	}
+	if len(args) > 0 {
+		if _, err := newPath(args[0]); err != nil {
+			return err
+		}
+		sh.printf("Supported options:\n")
+	} else {
+		sh.printf("Supported %s options:\n", format)
+	}
+	options := slices.SortedFunc(slices.Values(f.Options), func(a, b diskimg.Option) int { return strings.Compare(a.Name, b.Name) })
+	for _, o := range options {
+		left := "  " + o.Name + "=<" + [...]string{"str", "bool (on/off)", "size", "num"}[o.Type&3] + ">"
+		sh.printf("%-24s - %s\n", left, o.Help)
+	}
+	return nil
+}

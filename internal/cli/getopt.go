@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"os"
+	"strings"
+)
+
+// This file reads a command line by the rules of GNU getopt_long: short flags
+// may be bundled and have their argument attached, long ones may be abbreviated
+// as long as that is unambiguous, options may follow arguments, and "--" ends
+// them. POSIXLY_CORRECT ends them at the first argument.
+
+// option is one option of a command: what the parser accepts and what --help
+// shows.
+type option struct {
+	short byte   // 0 if there is none
+	long  string // empty if there is none
+	arg   string // what --help calls its argument; empty if it takes none
+	help  string
+	// set is told of each time the option is given.
+	set func(value string) error
+}
+
+func (o *option) takesArg() bool { return o.arg != "" }
+
+// usageError is a mistake in the command line itself, which earns a hint to
+// look at the help.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+func unrecognized(word string) error { return usageError("unrecognized option '" + word + "'") }
+
+func missingArgument(word string) error {
+	return usageError("missing argument for option '" + word + "'")
+}
+
+// getopt hands each option in args to its set function, in the order in which
+// they are given, and returns the arguments that are none. With inOrder the
+// first argument ends the options.
+func getopt(options []option, args []string, inOrder bool) ([]string, error) {
+	inOrder = inOrder || os.Getenv("POSIXLY_CORRECT") != ""
+	var rest []string
+	for len(args) > 0 {
+		word := args[0]
+		var err error
+		switch {
+		case word == "--":
+			return append(rest, args[1:]...), nil
+		case strings.HasPrefix(word, "--"):
+			args, err = longOption(options, args)
+		case len(word) > 1 && word[0] == '-':
+			args, err = shortOptions(options, args)
+		case inOrder:
+			return args, nil
+		default:
+			rest, args = append(rest, word), args[1:]
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return rest, nil
+}
+
+// longOption reads the option in args[0] and returns the words after it.
+func longOption(options []option, args []string) ([]string, error) {
+	word, args := args[0], args[1:]
+	name, value, attached := strings.Cut(word[2:], "=")
+	o := findLong(options, name)
+	switch {
+	case o == nil || attached && !o.takesArg():
+		return nil, unrecognized(word)
+	case o.takesArg() && !attached && len(args) == 0:
+		return nil, missingArgument(word)
+	case o.takesArg() && !attached:
+		value, args = args[0], args[1:]
+	}
+	return args, o.set(value)
+}
+
+// findLong returns the option with that name, or else the only one whose name
+// begins so.
+func findLong(options []option, name string) *option {
+	var found *option
+	for i := range options {
+		o := &options[i]
+		switch {
+		case o.long == "" || !strings.HasPrefix(o.long, name):
+		case o.long == name:
+			return o
+		case found != nil:
+			return nil
+		default:
+			found = o
+		}
+	}
+	return found
+}
+
+// shortOptions reads the flags bundled in args[0] and returns the words after
+// them.
+func shortOptions(options []option, args []string) ([]string, error) {
+	word, args := args[0], args[1:]
+	for flags := word[1:]; flags != ""; {
+		o := findShort(options, flags[0])
+		flags = flags[1:]
+		value := ""
+		switch {
+		case o == nil:
+			return nil, unrecognized(word)
+		case !o.takesArg():
+		case flags != "":
+			value, flags = flags, ""
+		case len(args) == 0:
+			return nil, missingArgument(word)
+		default:
+			value, args = args[0], args[1:]
+		}
+		if err := o.set(value); err != nil {
+			return nil, err
+		}
+	}
+	return args, nil
+}
+
+func findShort(options []option, c byte) *option {
+	for i := range options {
+		if c != 0 && options[i].short == c {
+			return &options[i]
+		}
+	}
+	return nil
+}

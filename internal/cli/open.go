@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"os"
+	"slices"
+
+	"github.com/diskimg/diskimg"
+	"github.com/diskimg/diskimg/internal/sentence"
+)
+
+// This file opens the images that a command line names.
+
+// maxChain is how long a backing chain may be for a command.
+const maxChain = 200
+
+// permissive is what an image that a user names may refer to.
+var permissive = diskimg.Permissive{MaxDepth: maxChain}
+
+// input is the options by which a command says how its images are to be read.
+type input struct {
+	format    string
+	imageOpts bool
+	share     bool
+	objects   objects
+}
+
+func (i *input) options() []option {
+	return []option{
+		i.objects.option(),
+		{long: "image-opts", help: "file names are lists as driver=qcow2,file.filename=disk", set: on(&i.imageOpts)},
+		{short: 'f', long: "format", arg: "FMT", help: "format of the image; without it, it is guessed", set: text(&i.format)},
+		{short: 'U', long: "force-share", help: "open the image even if another program is writing it", set: on(&i.share)},
+	}
+}
+
+// check finds options that exclude each other.
+func (i *input) check() error {
+	if i.imageOpts && i.format != "" {
+		return failf("--image-opts and --format are mutually exclusive")
+	}
+	return i.objects.check()
+}
+
+// open opens the image called name. The caller closes it.
+func (i *input) open(name string, o diskimg.OpenOptions) (*diskimg.Image, error) {
+	if o.Format == "" {
+		o.Format = i.format
+	}
+	o.Policy, o.ForceShare = permissive, i.share
+	t, err := target(name, i.imageOpts)
+	if err != nil {
+		return nil, openError(name, err)
+	}
+	img, err := t.Open(&o)
+	if err != nil {
+		return nil, openError(name, err)
+	}
+	return img, nil
+}
+
+// target reads a name, or with --image-opts a list of options.
+func target(name string, imageOpts bool) (diskimg.Target, error) {
+	if !imageOpts {
+		return diskimg.ParseTarget(name)
+	}
+	options := map[string]string{}
+	for _, p := range splitOptions(name) {
+		options[p.key] = p.value
+	}
+	return diskimg.TargetFromOptions(options)
+}
+
+func openError(name string, err error) error {
+	return &sentence.Error{Text: "Could not open '" + name + "': " + sentence.Of(err), Err: err}
+}
+
+// on, text and ignore are what most options do with what they are told.
+func on(flag *bool) func(string) error {
+	return func(string) error { *flag = true; return nil }
+}
+
+func text(value *string) func(string) error {
+	return func(s string) error { *value = s; return nil }
+}
+
+// objects are the QEMU objects that are defined for a command. There is none
+// that could be used yet.
+type objects struct {
+	given []string
+}
+
+func (o *objects) option() option {
+	return option{long: "object", arg: "OBJECT", help: "define a QEMU object; none is supported yet",
+		set: func(s string) error { o.given = append(o.given, s); return nil }}
+}
+
+func (o *objects) check() error {
+	if len(o.given) > 0 {
+		return failf("--object %s: objects such as secrets are not supported, nor are the encrypted images that need them", o.given[0])
+	}
+	return nil
+}
+
+// outputFormat is the value of --output.
+type outputFormat string
+
+func (o *outputFormat) option() option {
+	return option{long: "output", arg: "human|json", help: "how to print the result",
+		set: func(s string) error { *o = outputFormat(s); return nil }}
+}
+
+// json checks the value and reports whether it asks for JSON.
+func (o outputFormat) json() (bool, error) {
+	switch o {
+	case "human":
+		return false, nil
+	case "json":
+		return true, nil
+	}
+	return false, failf("--output must be used with human or json as argument.")
+}
+
+// cacheMode is how the operating system's cache is used. What it comes to
+// here: whether the result is known to be on disk when the command ends.
+type cacheMode string
+
+var cacheModes = map[cacheMode]bool{"none": true, "off": true, "directsync": true, "writeback": true, "writethrough": true, "unsafe": true}
+
+func (m cacheMode) valid() bool { return cacheModes[m] }
+
+// fileSet is a set of files, whatever names they are known by.
+type fileSet []os.FileInfo
+
+// add reports whether the file at path was not in the set.
+func (s *fileSet) add(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || s.has(info) {
+		return err != nil
+	}
+	*s = append(*s, info)
+	return true
+}
+
+func (s fileSet) has(info os.FileInfo) bool {
+	return slices.ContainsFunc(s, func(other os.FileInfo) bool { return os.SameFile(info, other) })
+}
+
+func (m *cacheMode) set(s string) error { *m = cacheMode(s); return nil }

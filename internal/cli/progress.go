@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/diskimg/diskimg/internal/size"
+	"golang.org/x/term"
+)
+
+// This file shows how far a job has come: with -p as qemu-img does it, or as a
+// bar where that is for a person's eyes; without it one line for each SIGUSR1
+// (or SIGINFO, which ctrl-T sends on the BSDs).
+
+// progress follows one job. Its methods may be called concurrently.
+type progress struct {
+	draw func(p *progress, final bool) // nil: show nothing unless asked
+	out  io.Writer
+	errs io.Writer
+
+	mu          sync.Mutex
+	done, total int64
+	start, last time.Time
+	shown       float64 // the percentage that was drawn last
+	signals     chan os.Signal
+}
+
+// progress begins to follow a job; end must be called.
+func (sh *shell) progress(wanted bool) *progress {
+	p := &progress{out: sh.out, errs: sh.err, start: time.Now(), shown: -1, signals: make(chan os.Signal, 1)}
+	if f, ok := sh.out.(*os.File); wanted && ok && !sh.emulate && term.IsTerminal(int(f.Fd())) {
+		p.draw = (*progress).drawBar
+	} else if wanted {
+		p.draw = (*progress).drawPercent
+	}
+	if len(progressSignals) > 0 {
+		signal.Notify(p.signals, progressSignals...)
+	}
+	go p.answerSignals()
+	p.update(0, 1)
+	return p
+}
+
+func (p *progress) answerSignals() {
+	for range p.signals {
+		p.mu.Lock()
+		fmt.Fprintf(p.errs, "    (%.2f/100%%)\n", p.percent())
+		p.mu.Unlock()
+	}
+}
+
+// update tells how much of the work is done, in any unit.
+func (p *progress) update(done, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done, p.total = done, total
+	if p.draw != nil {
+		p.draw(p, false)
+	}
+}
+
+// end stops following. A job that succeeded is shown as complete.
+func (p *progress) end(err error) {
+	signal.Stop(p.signals)
+	close(p.signals)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.draw == nil {
+		return
+	}
+	if err == nil {
+		p.done = p.total
+	}
+	p.draw(p, true)
+	fmt.Fprintln(p.out)
+}
+
+func (p *progress) percent() float64 {
+	return 100 * float64(p.done) / float64(cmp.Or(p.total, 1))
+}
+
+// drawPercent prints the percentage whenever it has grown by one.
+func (p *progress) drawPercent(final bool) {
+	percent := p.percent()
+	if percent < p.shown+1 && !(final && percent == 100) && p.shown >= 0 {
+		return
+	}
+	p.shown = percent
+	fmt.Fprintf(p.out, "    (%.2f/100%%)\r", percent)
+}
+
+// drawBar draws a bar with rate and time left, ten times a second at most.
+func (p *progress) drawBar(final bool) {
+	now := time.Now()
+	if !final && now.Sub(p.last) < 100*time.Millisecond {
+		return
+	}
+	p.last = now
+	elapsed := now.Sub(p.start)
+	rate := float64(p.done) / max(elapsed.Seconds(), 1e-3)
+	text := fmt.Sprintf(" %5.1f%%  %s of %s  %s/s  %s", p.percent(),
+		size.Format(p.done), size.Format(p.total), size.Format(int64(rate)), p.clock(elapsed, rate, final))
+	fmt.Fprint(p.out, "\r"+bar(p.width()-len(text)-1, p.percent())+text+"\x1b[K")
+}
+
+// clock tells the time left, or at the end the time taken.
+func (p *progress) clock(elapsed time.Duration, rate float64, final bool) string {
+	switch {
+	case final:
+		return "in " + elapsed.Round(100*time.Millisecond).String()
+	case p.done == 0:
+		return ""
+	}
+	left := time.Duration(float64(p.total-p.done) / rate * float64(time.Second))
+	return left.Round(time.Second).String() + " left"
+}
+
+func (p *progress) width() int {
+	if f, ok := p.out.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return columns
+		}
+	}
+	return 80
+}
+
+func bar(width int, percent float64) string {
+	width = min(width-2, 40)
+	if width < 5 {
+		return ""
+	}
+	full := int(float64(width) * percent / 100)
+	return "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "]"
+}
