@@ -101,8 +101,8 @@ func testWriteZeroes(s *suite) {
 
 func (d *disk) tryCompress(off, n int64) {
 	d.Helper()
-	if _, ok := block.As[block.CompressedWriter](d.img); ok {
-		d.compress(off, n)
+	if d.suite.compress {
+		d.writeCompressed(off, n)
 	}
 }
 
@@ -127,20 +127,20 @@ func testDiscard(s *suite) {
 func testCompressed(s *suite) {
 	c := s.cluster
 	d := s.disk(6*c + 512)
-	if _, ok := block.As[block.CompressedWriter](d.img); !ok {
+	if !s.compress {
 		s.wantError("compressed write", d.img.WriteCompressed(make([]byte, c), 0), block.ErrUnsupported)
 		d.close()
-		s.Skip("the format does not compress")
+		s.Skip("the images do not compress")
 	}
-	d.compress(0, 2*c)
-	d.compress(3*c, c)
-	d.compress(6*c, 512) // the end of the disk
+	d.writeCompressed(0, 2*c)
+	d.writeCompressed(3*c, c)
+	d.writeCompressed(6*c, 512) // the end of the disk
 	d.verify()
 	d.reopen()
 	d.write(c/2, 100)    // becomes a plain cluster
 	d.write(3*c-10, 100) // the head of one
 	d.verify()
-	d.compress(c, 5*c) // over all that is there
+	d.writeCompressed(c, 5*c) // over all that is there
 	d.verify()
 	d.zero(2*c, c, block.MayUnmap)
 	d.zero(4*c+1, c-2, 0)

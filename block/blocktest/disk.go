@@ -102,8 +102,8 @@ func settle(want, got []byte, off int64) error {
 
 func isZero(p []byte) bool { return len(bytes.Trim(p, "\x00")) == 0 }
 
-// compress writes n new bytes at off, compressed.
-func (d *disk) compress(off, n int64) {
+// writeCompressed writes n new bytes at off, compressed.
+func (d *disk) writeCompressed(off, n int64) {
 	d.Helper()
 	p := d.fill(off, n)
 	if err := d.img.WriteCompressed(p, off); err != nil {

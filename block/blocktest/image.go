@@ -1,6 +1,7 @@
 package blocktest
 
 import (
+	"errors"
 	"maps"
 	"path/filepath"
 	"strconv"
@@ -57,7 +58,8 @@ type OpenOptions struct {
 
 // TestImage runs the whole suite on a format, each part as a subtest of t.
 // After each close the image is opened for reading, its content compared, its
-// extents compared with the content, and Check must find it clean.
+// extents compared with the content, and Check must find it clean. The test t
+// must not be a parallel one, because the suite counts memory allocations.
 func TestImage(t *testing.T, f Format) {
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) { p.run(newSuite(t, f)) })
@@ -100,10 +102,11 @@ var parts = []part{
 // suite is one part at work on one format.
 type suite struct {
 	testing.TB
-	format  Format
-	cluster int64
-	dir     string
-	images  int
+	format   Format
+	cluster  int64
+	compress bool // images take compressed writes
+	dir      string
+	images   int
 }
 
 // defaultCluster is the unit in which requests are laid out for a format that
@@ -124,7 +127,20 @@ func newSuite(t testing.TB, f Format) *suite {
 		}
 	}
 	probe.close()
+	s.compress = s.canCompress()
 	return s
+}
+
+// canCompress tries: whether an image can depends on its options too.
+func (s *suite) canCompress() bool {
+	s.Helper()
+	d := s.disk(s.cluster)
+	err := d.img.WriteCompressed(d.want, 0)
+	if err != nil && !errors.Is(err, block.ErrUnsupported) {
+		s.Fatalf("compressed write: %v", err)
+	}
+	d.close()
+	return err == nil
 }
 
 // path returns a path where there is nothing.

@@ -85,7 +85,7 @@ func (t *trial) do(s step) {
 	case "discard":
 		err = t.img.Discard(s.off, s.n)
 	case "compress":
-		if _, ok := block.As[block.CompressedWriter](t.img); !ok {
+		if !t.suite.compress {
 			return
 		}
 		p := t.fill(s.off, s.n)

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -15,7 +16,8 @@ type Action struct {
 	Weight int
 	// Rigid says that a range must stay as Make has made it.
 	Rigid bool
-	// Needs, if not nil, reports whether an image can do it.
+	// Needs, if not nil, reports whether an image can do it. The image is
+	// empty and for trying.
 	Needs func(*block.Image) bool
 	// Make fills in an operation at random.
 	Make func(g *Gen, o *Op)
@@ -95,8 +97,7 @@ var discard = Action{
 var writeCompressed = Action{
 	Name: "compress", Weight: 8, Rigid: true,
 	Needs: func(img *block.Image) bool {
-		_, ok := block.As[block.CompressedWriter](img)
-		return ok
+		return !errors.Is(img.WriteCompressed(make([]byte, img.Size()), 0), block.ErrUnsupported)
 	},
 	Make: func(g *Gen, o *Op) {
 		o.Off, o.Len = g.Clusters()
