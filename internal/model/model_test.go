@@ -6,7 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/diskimg/diskimg/block/blocktest"
 	"github.com/diskimg/diskimg/internal/model"
 	"github.com/diskimg/diskimg/internal/tiny"
 )
@@ -86,5 +88,33 @@ func TestSequenceText(t *testing.T) {
 		if _, err := model.ParseSequence(bad); err == nil {
 			t.Errorf("no error for %q", bad)
 		}
+	}
+}
+
+func TestConcurrentPasses(t *testing.T) {
+	for _, cluster := range []string{"512", "4k"} {
+		model.RunConcurrent(t, tiny.Format(""), model.ConcurrentOptions{Create: map[string]string{"cluster_size": cluster}})
+	}
+}
+
+// Writers that don't wait for each other, or for readers, are found.
+func TestConcurrentFindsBugs(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector finds these first")
+	}
+	slow := blocktest.Hook(func(op blocktest.IO, _, n int64) error {
+		if n >= 512 && op == blocktest.Read {
+			time.Sleep(50 * time.Microsecond)
+		}
+		return nil
+	})
+	for _, bug := range []tiny.Bug{tiny.NoLock, tiny.NoPin} {
+		failure := tiny.Fails(t, func(t testing.TB) {
+			model.RunConcurrent(t, tiny.Format(bug), model.ConcurrentOptions{Wrap: slow.Wrap, Rounds: 30})
+		})
+		if failure == "" {
+			t.Errorf("bug not found: %s", bug)
+		}
+		t.Logf("%s:\n%.600s", bug, failure)
 	}
 }
