@@ -424,11 +424,11 @@ func TestConvertNothing(t *testing.T) {
 type copier struct {
 	*fake
 	most   int64
-	copies *int64
+	copies *atomic.Int64
 }
 
 func (c copier) CopyFrom(src block.File, srcOff, off, n int64) (int64, error) {
-	if *c.copies++; c.most == 0 || *c.copies > 20 {
+	if c.copies.Add(1) > 20 || c.most == 0 {
 		return 0, block.ErrUnsupported
 	}
 	p := make([]byte, min(n, c.most))
@@ -445,7 +445,7 @@ func TestConvertKernelCopy(t *testing.T) {
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 10))
 		src, want := randomChain(r, int64(r.IntN(9000)+1)*unit, r.IntN(2))
-		var copies int64
+		var copies atomic.Int64
 		dst := copier{newFake(src.Size(), nil), []int64{0, 700, 64 << 10, 1 << 30}[r.IntN(4)], &copies}
 		o := &job.ConvertOptions{KernelCopy: true, TargetIsZero: true}
 		if r.IntN(2) == 0 {
@@ -456,7 +456,7 @@ func TestConvertKernelCopy(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustEqual(t, fmt.Sprintf("seed %d, %+v", seed, o), content(t, img), want)
-		all += copies
+		all += copies.Load()
 	}
 	if all < 100 {
 		t.Errorf("only %d copies by the kernel", all)
