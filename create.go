@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -134,7 +135,14 @@ func (p *Plan) check() error {
 	return nil
 }
 
-func (p *Plan) dataPath() string { return BackingPath(p.Path, p.Settings.Text("data_file")) }
+// dataPath is where the data file is made: where the policy will look for it.
+func (p *Plan) dataPath() string {
+	name := p.Settings.Text("data_file")
+	if _, ok := p.o.Policy.(Permissive); ok {
+		return name
+	}
+	return BackingPath(p.Path, name)
+}
 
 func (p *Plan) checkBacking() error {
 	s := p.Settings
@@ -161,6 +169,15 @@ func (p *Plan) checkBacking() error {
 		return s.Set("size", strconv.FormatInt(img.Size(), 10))
 	}
 	return nil
+}
+
+// checkBackingFormat refuses a format that no program could know.
+func (p *Plan) checkBackingFormat() error {
+	name := p.Settings.Text("backing_fmt")
+	if _, err := findFormat(p.o.formats(), name); name == "" || err == nil || slices.Contains(foreignFormats, name) {
+		return nil
+	}
+	return block.Invalidf("Parameter 'backing-fmt' does not accept value '%s'", name)
 }
 
 func (p *Plan) openBacking(name, format string) (*Image, error) {
@@ -205,7 +222,11 @@ func (p *Plan) Begin() (*Output, error) {
 
 func (p *Plan) begin() (*Output, error) {
 	o := &Output{plan: p}
-	if err := o.create(); err != nil {
+	err := p.checkBackingFormat()
+	if err == nil {
+		err = o.create()
+	}
+	if err != nil {
 		o.Discard()
 		return nil, createError(p.Path, p.Settings.format.Name, err)
 	}
@@ -246,9 +267,20 @@ func newPending(path string) (*storage.Pending, error) {
 	}
 	why := sentence.Of(err)
 	if errors.Is(err, storage.ErrNotRegular) {
-		why = strings.ToUpper(why[:1]) + why[1:]
+		why = notAFile(path, why)
 	}
 	return nil, &sentence.Error{Text: "Could not create '" + path + "': " + why, Err: err}
+}
+
+// notAFile words why a path can't be that of a file.
+func notAFile(path, why string) string {
+	switch {
+	case path == "":
+		return "No such file or directory"
+	case os.IsPathSeparator(path[len(path)-1]):
+		return "Is a directory"
+	}
+	return strings.ToUpper(why[:1]) + why[1:]
 }
 
 // open opens the image that create has made.

@@ -54,8 +54,11 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 		p.Format = t.Format
 	}
 	p.ForceShare = p.ForceShare || t.ForceShare
-	if p.Writable && (p.ForceShare || t.ReadOnly) {
-		return nil, openError(t.Path, block.Invalidf("an image that is read-only or shared by force can't be written"))
+	switch {
+	case p.Writable && p.ForceShare:
+		return nil, openError(t.Path, block.Invalidf("force-share=on can only be used with read-only images"))
+	case p.Writable && t.ReadOnly:
+		return nil, openError(t.Path, block.Errorf(block.ErrReadOnly, "read-only=on: the image can't be opened for writing"))
 	}
 	if p.Policy == nil {
 		p.Policy = Strict{}

@@ -89,7 +89,7 @@ func TestOpenErrors(t *testing.T) {
 		{raw, OpenOptions{Format: "nosuch"}, block.ErrUnsupported, "Unknown driver 'nosuch'"},
 		{raw, OpenOptions{Format: "qcow2"}, block.ErrFormat, "not in qcow2 format"},
 		{empty, OpenOptions{Format: "qcow2"}, block.ErrFormat, "not in qcow2 format"},
-		{raw, OpenOptions{Writable: true, ForceShare: true}, block.ErrInvalid, "shared by force"},
+		{raw, OpenOptions{Writable: true, ForceShare: true}, block.ErrInvalid, "force-share"},
 	} {
 		img, err := Open(c.path, &c.o)
 		if err == nil {
@@ -353,7 +353,7 @@ func TestCreate(t *testing.T) {
 		{CreateOptions{Format: "qcow2", Size: 1, Options: map[string]string{"cluster_size": "0"}}, 0, "power of two"},
 		{CreateOptions{Format: "qcow2", Size: 1, Options: map[string]string{"refcount_bits": "0"}}, 0, "Refcount width"},
 		{CreateOptions{Format: "qcow2", Size: 1, Options: map[string]string{"compat": "3"}}, 0, "does not accept value '3'"},
-		{CreateOptions{Size: 1, Options: map[string]string{"preallocation": "some"}}, 0, "does not accept value 'some'"},
+		{CreateOptions{Size: 1, Options: map[string]string{"preallocation": "some"}}, 0, "invalid parameter value: some"},
 		{CreateOptions{Size: -1}, 0, "expects a non-negative number"},
 	} {
 		path := filepath.Join(dir, "image")

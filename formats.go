@@ -63,6 +63,11 @@ func findFormat(formats []Format, name string) (*Format, error) {
 	return &formats[i], nil
 }
 
+// foreignFormats are those that QEMU knows and this module does not. An image
+// may name one as that of its backing file.
+var foreignFormats = []string{"bochs", "cloop", "dmg", "luks", "parallels", "qcow", "qed", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
+	"file", "host_device", "nbd", "http", "https", "ssh", "iscsi", "rbd", "nfs", "gluster"}
+
 const rawName = "raw"
 
 var rawFormat = Format{
@@ -93,7 +98,7 @@ func inspectRaw(f block.File) (block.Description, error) {
 func createRaw(f block.File, s *Settings, o FormatOptions) error {
 	mode, err := s.preallocation()
 	if err != nil {
-		return err
+		return block.Invalidf("invalid parameter value: %s", s.Text("preallocation"))
 	}
 	_, err = raw.Create(f, s.Number("size"), &raw.CreateOptions{Path: o.Path, Preallocation: mode})
 	return err
@@ -171,7 +176,7 @@ func given(n int64) int64 {
 // option by its other name, as QEMU's do.
 func choose[T any](s *Settings, option, other string, values map[string]T) (T, error) {
 	v, ok := values[s.Text(option)]
-	if !ok {
+	if !ok || s.Has(option) && s.Text(option) == "" {
 		return v, block.Invalidf("Parameter '%s' does not accept value '%s'", other, s.Text(option))
 	}
 	return v, nil

@@ -28,8 +28,9 @@ type Strict struct {
 
 // Permissive is the policy of the QEMU tools, for images from people one
 // trusts: whoever wrote the image chooses files of this machine that are read.
-// Any path is allowed, relative ones start at the image that names them; file:
-// and json: are understood; a format that is not stated is probed.
+// Any path is allowed, relative ones start at the image that names them, those
+// of data files in the current directory if there is such a file; file: and
+// json: are understood; a format that is not stated is probed.
 type Permissive struct {
 	MaxDepth int // images in a chain; 0 is DefaultMaxDepth
 }
@@ -96,7 +97,7 @@ func (p Permissive) OpenFile(ref block.Ref) (block.File, error) {
 func (p Permissive) maxDepth() int { return p.MaxDepth }
 
 func (p Permissive) find(ref block.Ref) (Target, opener, error) {
-	t, err := ParseTarget(BackingPath(ref.From, ref.Name))
+	t, err := ParseTarget(p.path(ref))
 	if err != nil {
 		return t, nil, err
 	}
@@ -104,6 +105,18 @@ func (p Permissive) find(ref block.Ref) (Target, opener, error) {
 		t.Format = ref.Format
 	}
 	return t, openLocal, nil
+}
+
+// path returns what a name stands for. A data file is looked for in the current
+// directory first, which is where the QEMU tools make it and look for it, and
+// then beside the image.
+func (p Permissive) path(ref block.Ref) string {
+	if ref.Role == block.RoleData {
+		if _, err := os.Stat(ref.Name); err == nil {
+			return ref.Name
+		}
+	}
+	return BackingPath(ref.From, ref.Name)
 }
 
 func openLocal(path string, writable bool) (*storage.File, error) {

@@ -73,17 +73,27 @@ func (c *compareCommand) run(sh *shell, args []string) error {
 
 func (c *compareCommand) compare(sh *shell, a, b *diskimg.Image) error {
 	p := sh.progress(c.progress && !c.quiet)
+	defer p.end()
 	r, err := job.Compare(sh.ctx, a, b, &job.CompareOptions{Strict: c.strict, Progress: p.update})
-	p.end(err)
+	if err != nil || p.bar {
+		p.finish(err)
+	}
 	if err != nil {
 		return compareError(err)
 	}
-	if c.quiet {
-		return differs(r)
-	}
-	if r.Longer {
+	if r.Longer && !c.quiet {
 		sh.printf("Warning: Image size mismatch!\n")
 	}
+	if !p.bar {
+		p.finish(nil)
+	}
+	if !c.quiet {
+		printVerdict(sh, r)
+	}
+	return differs(r)
+}
+
+func printVerdict(sh *shell, r job.CompareResult) {
 	switch r.Verdict {
 	case job.SizeDiffers:
 		sh.printf("Strict mode: Image size mismatch!\n")
@@ -94,7 +104,6 @@ func (c *compareCommand) compare(sh *shell, a, b *diskimg.Image) error {
 	default:
 		sh.printf("Images are identical.\n")
 	}
-	return differs(r)
 }
 
 func differs(r job.CompareResult) error {

@@ -57,7 +57,7 @@ func (v *conversion) snapshotOf(img *diskimg.Image) (*diskimg.Image, error) {
 	}
 	opener, ok := block.As[block.SnapshotOpener](img)
 	if !ok {
-		return nil, failf("Block format '%s' does not support temporarily loading internal snapshots", img.Format())
+		return nil, failf("Block format '%s' used by device '' does not support temporarily loading internal snapshots", img.Format())
 	}
 	lister, ok := block.As[block.SnapshotLister](img)
 	if !ok {
@@ -204,9 +204,10 @@ func (v *conversion) refuseInputs(name string, imageOpts bool) error {
 // copy does the work.
 func (v *conversion) copy(img *diskimg.Image) error {
 	p := v.sh.progress(v.showProgress && !v.quiet)
+	defer p.end()
 	v.o.Progress = p.update
 	err := job.Convert(v.sh.ctx, img, v.sources, v.o)
-	p.end(err)
+	p.finish(err)
 	return copyError(err)
 }
 

@@ -64,7 +64,10 @@ func target(name string, imageOpts bool) (diskimg.Target, error) {
 		return diskimg.ParseTarget(name)
 	}
 	options := map[string]string{}
-	for _, p := range splitOptions(name) {
+	for i, p := range splitOptions(name) {
+		if i == 0 && p.bare {
+			p.key, p.value = "file", p.key
+		}
 		options[p.key] = p.value
 	}
 	return diskimg.TargetFromOptions(options)

@@ -16,11 +16,13 @@ import (
 
 // This file shows how far a job has come: with -p as qemu-img does it, or as a
 // bar where that is for a person's eyes; without it one line for each SIGUSR1
-// (or SIGINFO, which ctrl-T sends on the BSDs).
+// (or SIGINFO, which ctrl-T sends on the BSDs). The percentages of qemu-img
+// share their line with what is printed while the job runs; a bar has its own.
 
 // progress follows one job. Its methods may be called concurrently.
 type progress struct {
 	draw func(p *progress, final bool) // nil: show nothing unless asked
+	bar  bool
 	out  io.Writer
 	errs io.Writer
 
@@ -35,7 +37,7 @@ type progress struct {
 func (sh *shell) progress(wanted bool) *progress {
 	p := &progress{out: sh.out, errs: sh.err, start: time.Now(), shown: -1, signals: make(chan os.Signal, 1)}
 	if f, ok := sh.out.(*os.File); wanted && ok && !sh.emulate && term.IsTerminal(int(f.Fd())) {
-		p.draw = (*progress).drawBar
+		p.draw, p.bar = (*progress).drawBar, true
 	} else if wanted {
 		p.draw = (*progress).drawPercent
 	}
@@ -65,10 +67,8 @@ func (p *progress) update(done, total int64) {
 	}
 }
 
-// end stops following. A job that succeeded is shown as complete.
-func (p *progress) end(err error) {
-	signal.Stop(p.signals)
-	close(p.signals)
+// finish shows that the job has ended; as complete if it succeeded.
+func (p *progress) finish(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.draw == nil {
@@ -78,7 +78,15 @@ func (p *progress) end(err error) {
 		p.done = p.total
 	}
 	p.draw(p, true)
-	fmt.Fprintln(p.out)
+}
+
+// end stops following.
+func (p *progress) end() {
+	signal.Stop(p.signals)
+	close(p.signals)
+	if p.draw != nil && !p.bar {
+		fmt.Fprintln(p.out)
+	}
 }
 
 func (p *progress) percent() float64 {
@@ -106,7 +114,11 @@ func (p *progress) drawBar(final bool) {
 	rate := float64(p.done) / max(elapsed.Seconds(), 1e-3)
 	text := fmt.Sprintf(" %5.1f%%  %s of %s  %s/s  %s", p.percent(),
 		size.Format(p.done), size.Format(p.total), size.Format(int64(rate)), p.clock(elapsed, rate, final))
-	fmt.Fprint(p.out, "\r"+bar(p.width()-len(text)-1, p.percent())+text+"\x1b[K")
+	end := ""
+	if final {
+		end = "\n"
+	}
+	fmt.Fprint(p.out, "\r"+bar(p.width()-len(text)-1, p.percent())+text+"\x1b[K"+end)
 }
 
 // clock tells the time left, or at the end the time taken.

@@ -1,0 +1,75 @@
+package cli
+
+// worldScript makes the images that the command lines of the other tables work
+// on.
+const worldScript = `
+img() { qemu-img "$@" >/dev/null; }
+io() { f=$1; shift; for c; do set -- "$@" -c "$c"; shift; done; qemu-io "$@" "$f" >/dev/null; }
+
+mkdir dir
+echo nothing >text
+: >empty
+truncate -s 100 short
+img create -f raw raw 3M
+qemu-io -f raw -c 'write -P 3 0 256k' -c 'write -P 4 1M 4k' raw >/dev/null
+truncate -s 2000 odd
+
+img create -f qcow2 q 4M
+io q 'write -P 1 1M 1M' 'write -P 0 2M 128k' 'write -z 3M 64k'
+cp q same
+img create -f qcow2 q2 4M
+io q2 'write -P 1 1M 1M'
+img create -f qcow2 q3 4M
+io q3 'write -P 1 1M 1M' 'write -P 5 3500000 1'
+img create -f qcow2 longer 5M
+io longer 'write -P 1 1M 1M'
+img create -f qcow2 longer2 5M
+io longer2 'write -P 1 1M 1M' 'write -P 1 4M 1k'
+img create -f qcow2 -o cluster_size=4k,compat=0.10 old 4M
+io old 'write -P 1 1M 1M'
+img create -f qcow2 -o extended_l2=on,lazy_refcounts=on,refcount_bits=64 ext 4M
+io ext 'write -P 7 1M 2k'
+img create -f qcow2 -o data_file=df datafile 1M
+io datafile 'write -P 6 0 512k'
+img create -f qcow2 -o data_file=nodf lost 1M
+rm nodf
+img convert -c -O qcow2 q compressed
+img convert -c -O qcow2 -o compression_type=zstd q zstd
+img create -f qcow2 -o compat=0.10 zero 0
+
+img create -f qcow2 -b raw -F raw over 8M
+io over 'write -P 8 1M 64k' 'write -z 64k 64k'
+img create -f qcow2 -b over -F qcow2 over2
+io over2 'write -P 9 2M 1k'
+img create -f qcow2 -b over2 -F qcow2 short3 1M
+img create -f qcow2 -b ../raw -F raw dir/over
+img create -f qcow2 -u -b missing -F qcow2 orphan 1M
+img create -f qcow2 -u -b raw -F qcow2 misnamed 1M
+img create -f qcow2 -u -b nbd:unix:/nosuch -F raw remote 1M
+img create -f qcow2 -u -b foo:bar -F raw strange 1M
+img create -f qcow2 -u -b file:raw -F raw fileover 1M
+img create -f qcow2 -u -b 'json:{"driver":"raw","file.filename":"raw"}' -F raw jsonover 1M
+img create -f qcow2 -u -b loop -F qcow2 lp 1M; mv lp loop
+img create -f qcow2 -u -b loop3 -F qcow2 loop2 1M
+img create -f qcow2 -u -b loop2 -F qcow2 loop3 1M
+img create -f qcow2 -b raw -F raw guess 3M
+img rebase -u -b raw guess 2>/dev/null || true
+
+img create -f qcow2 snaps 2M
+io snaps 'write -P 1 0 64k'
+img snapshot -c first snaps
+io snaps 'write -P 2 0 64k' 'write -P 2 1M 64k'
+img snapshot -c 'a second one' snaps
+io snaps 'write -P 3 64k 64k'
+
+cp q truncated; truncate -s 400000 truncated
+cp q badmagic; printf XXXX | dd of=badmagic conv=notrunc status=none
+cp q badversion; printf '\0\0\0\011' | dd of=badversion bs=1 seek=4 conv=notrunc status=none
+cp q leaky; truncate -s +64k leaky
+printf '\0\1' | dd of=leaky bs=1 seek=$((131072 + 2 * ($(stat -c %s leaky) / 65536 - 1))) conv=notrunc status=none
+cp q corrupt; printf '\0\0' | dd of=corrupt bs=1 seek=$((131072 + 10)) conv=notrunc status=none
+cp q badl1; printf '\200\0\0\0\0\04\02\0' | dd of=badl1 bs=1 seek=$((0x30000)) conv=notrunc status=none
+cp q unknown; printf '\200' | dd of=unknown bs=1 seek=72 conv=notrunc status=none
+ln -s q link
+ln -s nowhere dangling
+`

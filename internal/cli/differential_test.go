@@ -1,0 +1,332 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/diskimg/diskimg/internal/qemu"
+)
+
+// These tests run command lines with this program and with qemu-img, in twin
+// directories, and compare what both print, how they end and what images they
+// leave. The tables of command lines are in the files cases_*_test.go.
+
+// difference is where the two differ on purpose, and how.
+type difference struct {
+	lines string // a pattern for the command lines
+	why   string
+	// What we print and how we end instead; empty is "as qemu-img". Patterns
+	// are regular expressions for the whole of a stream.
+	stdout, stderr string
+	code           int  // 0 is "as qemu-img", success is 0
+	images         bool // the images are not the same either
+}
+
+const (
+	nothing = "()" // the pattern of an empty stream
+	success = -1   // the exit code 0
+)
+
+// result is what a run of a program comes to.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// worldDir is the directory that cases start from, made when it is needed.
+var worldDir string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if worldDir != "" {
+		os.RemoveAll(filepath.Dir(worldDir))
+	}
+	os.Exit(code)
+}
+
+func world(t *testing.T) string {
+	t.Helper()
+	qemu.Need(t, "qemu-img", "qemu-io", "sh", "cp")
+	if worldDir != "" {
+		return worldDir
+	}
+	top, err := os.MkdirTemp("", "diskimg-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	worldDir = filepath.Join(top, "world")
+	if err := os.Mkdir(worldDir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-e", "-c", worldScript)
+	cmd.Dir = worldDir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return worldDir
+}
+
+// twin is a copy of the world that is mended after each command line.
+type twin struct {
+	dir, world string
+	was        map[string]stamp
+}
+
+// stamp tells whether a file has been touched.
+type stamp struct {
+	size  int64
+	mtime time.Time
+	ino   uint64
+}
+
+func newTwin(t *testing.T, world string) *twin {
+	t.Helper()
+	w := &twin{dir: filepath.Join(t.TempDir(), "world"), world: world}
+	copyFiles(t, world, w.dir)
+	w.was = w.stamps(t)
+	return w
+}
+
+// copyFiles copies a file or a directory, holes and all.
+func copyFiles(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func (w *twin) stamps(t *testing.T) map[string]stamp {
+	t.Helper()
+	m := map[string]stamp{}
+	err := filepath.WalkDir(w.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			m[strings.TrimPrefix(path, w.dir+"/")] = stamp{info.Size(), info.ModTime(), info.Sys().(*syscall.Stat_t).Ino}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// touched lists the files that have been made, changed or removed.
+func (w *twin) touched(t *testing.T) []string {
+	t.Helper()
+	now := w.stamps(t)
+	names := map[string]bool{}
+	for name, s := range now {
+		names[name] = w.was[name] != s
+	}
+	for name := range w.was {
+		_, there := now[name]
+		names[name] = names[name] || !there
+	}
+	maps.DeleteFunc(names, func(_ string, touched bool) bool { return !touched })
+	return slices.Sorted(maps.Keys(names))
+}
+
+// mend makes the twin like the world again.
+func (w *twin) mend(t *testing.T) {
+	t.Helper()
+	for _, name := range w.touched(t) {
+		os.Remove(filepath.Join(w.dir, name))
+		if _, err := os.Lstat(filepath.Join(w.world, name)); err == nil {
+			copyFiles(t, filepath.Join(w.world, name), filepath.Join(w.dir, name))
+		}
+	}
+	w.was = w.stamps(t)
+}
+
+func runOurs(t *testing.T, dir string, args ...string) result {
+	t.Helper()
+	t.Chdir(dir)
+	var stdout, stderr bytes.Buffer
+	code := Run(context.Background(), append([]string{qemuImg}, args...), strings.NewReader(""), &stdout, &stderr)
+	return result{stdout.String(), stderr.String(), code}
+}
+
+func runTheirs(t *testing.T, dir string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, qemuImg, args...)
+	cmd.Dir = dir
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// words splits a command line at blanks; 'single quotes' hold words together.
+func words(line string) []string {
+	var list []string
+	for i, part := range strings.Split(line, "'") {
+		if i%2 == 1 {
+			list = append(list, part)
+			continue
+		}
+		list = append(list, strings.Fields(part)...)
+	}
+	return list
+}
+
+// differential runs the command lines one by one in twins of the world.
+func differential(t *testing.T, lines []string, allowed ...difference) {
+	t.Helper()
+	world := world(t)
+	ours, theirs := newTwin(t, world), newTwin(t, world)
+	for _, line := range lines {
+		t.Run(line, func(t *testing.T) {
+			defer theirs.mend(t)
+			defer ours.mend(t)
+			d := find(allowed, line)
+			got, want := runOurs(t, ours.dir, words(line)...), runTheirs(t, theirs.dir, words(line)...)
+			same(t, "stdout", normalize(got.stdout), normalize(want.stdout), d.stdout)
+			same(t, "stderr", normalize(got.stderr), normalize(want.stderr), d.stderr)
+			if code := max(0, d.code); got.code != want.code && (d.code == 0 || got.code != code) {
+				t.Errorf("exit code %d, qemu-img has %d", got.code, want.code)
+			}
+			switch touched := ours.touched(t); {
+			case got.code != 0 && !d.images && len(touched) > 0:
+				t.Errorf("failed and left its traces in %q", touched)
+			case got.code == 0 && want.code == 0 && !d.images:
+				sameImages(t, ours, theirs)
+			}
+			if d != (difference{}) && got == want && !d.images {
+				t.Errorf("no difference any more, though listed: %s", d.why)
+			}
+		})
+	}
+	for _, d := range allowed {
+		if !slices.ContainsFunc(lines, d.covers) {
+			t.Errorf("a difference is listed that covers no command line: %s", d.why)
+		}
+	}
+}
+
+func (d difference) covers(line string) bool {
+	return regexp.MustCompile(`^(` + d.lines + `)$`).MatchString(line)
+}
+
+// sample returns every fourth line and those with a difference, or where there
+// is time for it, all: with CI=true or DISKIMG_LONG set.
+func sample(lines []string, allowed []difference) []string {
+	if os.Getenv("CI") != "" || os.Getenv("DISKIMG_LONG") != "" {
+		return lines
+	}
+	var list []string
+	for i, line := range lines {
+		if i%4 == 0 || slices.ContainsFunc(allowed, func(d difference) bool { return d.covers(line) }) {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+func find(list []difference, line string) difference {
+	if i := slices.IndexFunc(list, func(d difference) bool { return d.covers(line) }); i >= 0 {
+		return list[i]
+	}
+	return difference{}
+}
+
+func same(t *testing.T, stream, got, want, pattern string) {
+	t.Helper()
+	if pattern != "" {
+		if !regexp.MustCompile(`^(?s:` + pattern + `)\n?$`).MatchString(got) {
+			t.Errorf("%s:\n%s\nwant a match of:\n%s\nqemu-img prints:\n%s", stream, got, pattern, want)
+		}
+	} else if got != want {
+		t.Errorf("%s:\n%s\nqemu-img prints:\n%s", stream, got, want)
+	}
+}
+
+var steps = regexp.MustCompile(`(    \(\d+\.\d\d/100%\)\r)+`)
+
+// normalize takes out how often progress was shown, and the newline that
+// qemu-img forgets after some messages.
+func normalize(s string) string {
+	s = steps.ReplaceAllString(s, "    (progress)\r")
+	if s != "" && !strings.HasSuffix(s, "\n") {
+		s += "\n"
+	}
+	return s
+}
+
+// sameImages demands that two programs have left the same images by the word of
+// qemu-img: name, description and content. What qemu-img can't read of its own
+// making is not compared further.
+func sameImages(t *testing.T, ours, theirs *twin) {
+	t.Helper()
+	a, b := ours.touched(t), theirs.touched(t)
+	if !slices.Equal(a, b) {
+		t.Errorf("we have touched %q, qemu-img %q", a, b)
+	}
+	for _, name := range a {
+		name = "./" + name
+		if p, q := infoOf(t, ours.dir, name), infoOf(t, theirs.dir, name); !reflect.DeepEqual(p, q) {
+			t.Errorf("%s: qemu-img info says\n%v\nof ours, of its own\n%v", name, p, q)
+		}
+		if r := runTheirs(t, theirs.dir, "check", name); r.code != 0 && r.code != exitCheckUnsupported {
+			continue
+		}
+		if r := runTheirs(t, ours.dir, "check", name); r.code != 0 && r.code != exitCheckUnsupported {
+			t.Errorf("%s: qemu-img check: %s%s", name, r.stdout, r.stderr)
+		}
+		if p, q := content(t, ours.dir, name), content(t, theirs.dir, name); p != q {
+			t.Errorf("%s holds another disk than qemu-img's", name)
+		}
+	}
+}
+
+// content returns a hash of the disk in an image, or what is known of one too
+// large to read.
+func content(t *testing.T, dir, name string) string {
+	t.Helper()
+	if size, _ := infoOf(t, dir, name)["virtual-size"].(float64); size > 64<<20 {
+		return runTheirs(t, dir, "map", "--output=json", name).stdout
+	}
+	raw := filepath.Join(t.TempDir(), "raw")
+	if r := runTheirs(t, dir, "convert", "-O", "raw", name, raw); r.code != 0 {
+		t.Errorf("%s: %s", name, r.stderr)
+		return ""
+	}
+	b, err := os.ReadFile(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(b)
+	return string(sum[:])
+}
+
+func infoOf(t *testing.T, dir, name string) map[string]any {
+	t.Helper()
+	r := runTheirs(t, dir, "info", "--output=json", name)
+	m := map[string]any{}
+	if err := json.Unmarshal([]byte(r.stdout), &m); err != nil {
+		return map[string]any{"failed": fmt.Sprint(r)}
+	}
+	delete(m, "actual-size")
+	return m
+}
