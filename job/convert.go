@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/bits"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -57,7 +58,7 @@ type ConvertOptions struct {
 // each processor.
 const (
 	convertChunk  = 1 << 20
-	compressChunk = 4 << 20
+	compressChunk = 2 << 20
 	// bufferMemory bounds all chunks together, but there are always two.
 	bufferMemory = 16 << 20
 	maxSparse    = 16 << 20
@@ -150,7 +151,8 @@ func (c *conversion) setCompression() {
 			c.cluster = info.ClusterSize
 		}
 	}
-	c.chunk = max(compressChunk, min(4*c.cluster, bufferMemory/2), c.cluster, c.src.largestCluster())
+	rounds := 4 * c.cluster << bits.Len(uint(runtime.GOMAXPROCS(0)-1)) // four for each processor
+	c.chunk = max(compressChunk, min(rounds, bufferMemory/2), c.cluster, c.src.largestCluster())
 	if c.grain > 0 {
 		c.grain = c.cluster
 	}

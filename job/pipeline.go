@@ -20,7 +20,7 @@ func (c *conversion) run(ctx context.Context) error {
 	defer stop(nil)
 
 	n := workers(c.o.Workers)
-	buffers := int(max(2, min(int64(n)+2, bufferMemory/c.chunk)))
+	buffers := c.buffers(n)
 	l := &lanes{
 		free: make(chan []byte, buffers), todo: make(chan *chunk), order: make(chan *chunk, buffers),
 	}
@@ -36,6 +36,15 @@ func (c *conversion) run(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return c.write(ctx, l)
+}
+
+// buffers returns how many chunks there are at a time.
+func (c *conversion) buffers(readers int) int {
+	memory := int64(bufferMemory)
+	if c.o.Compress {
+		memory /= 2 // the compressor holds on to as much again
+	}
+	return int(max(2, min(int64(readers)+2, memory/c.chunk)))
 }
 
 // lanes are what chunks travel on.
