@@ -3,31 +3,17 @@ package qcow2
 import (
 	"bytes"
 	"io"
+	"sync"
 
-	"github.com/klauspost/compress/flate"
 	kz "github.com/klauspost/compress/zstd"
 )
 
-type tmpInflate struct{}
-
-func (tmpInflate) Decode(dst, src []byte) error {
-	_, err := io.ReadFull(flate.NewReader(bytes.NewReader(src)), dst)
-	return err
-}
-
-func tmpDeflate(dst, src []byte) (int, bool) {
-	var b bytes.Buffer
-	w, _ := flate.NewWriterWindow(&b, 4096)
-	w.Write(src)
-	w.Close()
-	if b.Len() > len(dst) {
-		return 0, false
-	}
-	return copy(dst, b.Bytes()), true
-}
+var tmpEnc = sync.Pool{New: func() any { e, _ := kz.NewWriter(nil, kz.WithEncoderConcurrency(1)); return e }}
+var tmpDec = sync.Pool{New: func() any { e, _ := kz.NewReader(nil, kz.WithDecoderConcurrency(1)); return e }}
 
 func tmpZstdC(dst, src []byte) (int, bool) {
-	e, _ := kz.NewWriter(nil)
+	e := tmpEnc.Get().(*kz.Encoder)
+	defer tmpEnc.Put(e)
 	b := e.EncodeAll(src, nil)
 	if len(b) > len(dst) {
 		return 0, false
@@ -36,10 +22,11 @@ func tmpZstdC(dst, src []byte) (int, bool) {
 }
 
 func tmpZstdD(dst, src []byte) error {
-	r, err := kz.NewReader(bytes.NewReader(src))
-	if err != nil {
+	r := tmpDec.Get().(*kz.Decoder)
+	defer tmpDec.Put(r)
+	if err := r.Reset(bytes.NewReader(src)); err != nil {
 		return err
 	}
-	_, err = io.ReadFull(r, dst)
+	_, err := io.ReadFull(r, dst)
 	return err
 }

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/deflate"
+	"github.com/diskimg/diskimg/internal/inflate"
 )
 
 // Compressed clusters. Facts: qcow2 specification, "Compressed Clusters
@@ -15,14 +17,14 @@ import (
 // before they are written in their order.
 const compressBatch = 2 << 20
 
-var inflaters = sync.Pool{New: func() any { return new(tmpInflate) }}
+var inflaters = sync.Pool{New: func() any { return new(inflate.Decoder) }}
 
 // decompress fills dst, a cluster, from src.
 func (h *header) decompress(dst, src []byte) error {
 	if h.compression == compressionZstd {
 		return tmpZstdD(dst, src)
 	}
-	in := inflaters.Get().(*tmpInflate)
+	in := inflaters.Get().(*inflate.Decoder)
 	defer inflaters.Put(in)
 	return in.Decode(dst, src)
 }
@@ -32,7 +34,7 @@ func (h *header) compress(dst, src []byte) (n int, ok bool) {
 	if h.compression == compressionZstd {
 		return tmpZstdC(dst, src)
 	}
-	return tmpDeflate(dst, src)
+	return deflate.Compress(dst, src)
 }
 
 // decodedCluster remembers the cluster that was decoded last for a read of less

@@ -40,6 +40,7 @@ type scenario struct {
 	// began and flushed, if not nil, are told how far ops has come.
 	began, flushed func(ops int)
 
+	kinds []int // of operations; scenarios differ most in what they leave out
 	img   *block.Image
 	ops   []scenarioOp
 	sizes []int64 // of the disk, before and after it was grown
@@ -50,6 +51,7 @@ const backingID = 60_000
 
 func newScenario(t *testing.T, seed uint64) *scenario {
 	s := &scenario{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
+	s.kinds = append(s.rand.Perm(16)[:3+s.rand.IntN(13)], 7, 10)
 	s.options = smallOptions(s.rand)
 	s.sizes = []int64{s.options.Size}
 	if s.options.BackingFile != "" {
@@ -183,7 +185,7 @@ func (s *scenario) operation() error {
 	first := s.rand.IntN(sectors)
 	op := scenarioOp{first: first, end: first + 1 + s.rand.IntN(min(sectors-first, 3*int(s.options.ClusterSize/sector)))}
 	off, n := int64(op.first)*sector, int64(op.end-op.first)*sector
-	switch s.rand.IntN(16) {
+	switch s.kinds[s.rand.IntN(len(s.kinds))] {
 	default:
 		_, err := s.img.WriteAt(s.begin(&op, true), off)
 		return err
