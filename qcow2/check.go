@@ -165,7 +165,7 @@ func (k *checker) count() (err error) {
 }
 
 func (k *checker) countSnapshots() error {
-	list, size, err := k.d.readSnapshots()
+	list, size, err := k.d.readSnapshots(maxSnapshotTable)
 	if err != nil {
 		k.find(block.Corruption, "ERROR snapshot table: %v", err)
 		return nil

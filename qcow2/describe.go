@@ -4,27 +4,40 @@ import "github.com/diskimg/diskimg/block"
 
 // What an image says of itself.
 
-// Inspect describes the image in f. It reads its header and snapshot table and
-// nothing else, and opens no other file; the image may be one that Open refuses.
+// maxInspect bounds the part of a snapshot table that is read to describe an
+// image, in bytes: enough for thousands.
+const maxInspect = 512 << 10
+
+// Inspect describes the image in f. It reads its header and snapshot table, at
+// most 1 MiB, and nothing else, and opens no other file. The image may be one
+// that Open refuses: encrypted, marked corrupt, or with tables that are broken.
 func Inspect(f block.File) (block.Description, error) {
 	h, err := readHeader(f)
 	if err != nil {
 		return block.Description{}, wrapOpen("", err)
 	}
-	if err := h.unknownFeatures(); err != nil {
+	if err := h.validateFields(); err != nil {
 		return block.Description{}, wrapOpen("", err)
 	}
 	d := newDisk(f, h, &OpenOptions{})
-	return d.Describe()
+	snapshots, err := d.listSnapshots(maxInspect)
+	if err != nil {
+		return block.Description{}, wrapOpen("", err)
+	}
+	return d.describe(snapshots), nil
 }
 
 // Describe implements block.Describer.
 func (d *disk) Describe() (block.Description, error) {
-	h := d.hdr
 	snapshots, err := d.Snapshots()
 	if err != nil {
 		return block.Description{}, err
 	}
+	return d.describe(snapshots), nil
+}
+
+func (d *disk) describe(snapshots []block.Snapshot) block.Description {
+	h := d.hdr
 	return block.Description{
 		Format:        "qcow2",
 		VirtualSize:   d.Size(),
@@ -36,7 +49,7 @@ func (d *disk) Describe() (block.Description, error) {
 		DataFile:      string(h.find(extDataFile)),
 		Snapshots:     snapshots,
 		Specific:      h.specific(),
-	}, nil
+	}
 }
 
 // specific lists the fields that only qcow2 has, in the order of qemu-img info.

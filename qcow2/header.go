@@ -170,19 +170,18 @@ func (h *header) clusterSize() int64 { return 1 << h.clusterBits }
 // errMoreHeader says that the header goes on behind what was read of it.
 var errMoreHeader = errors.New("more of the first cluster is needed")
 
-// parseHeader decodes the first cluster of an image. If b is only headerRead
-// bytes of it and that is not enough, it returns errMoreHeader.
-func parseHeader(b []byte) (*header, error) {
+// parseHeader decodes the start of an image. more says that the file goes on
+// behind b; if the header does too, parseHeader returns errMoreHeader.
+func parseHeader(b []byte, more bool) (*header, error) {
 	h, err := parseFixed(b)
 	if err != nil {
 		return nil, err
 	}
-	if len(b) == headerRead && h.clusterSize() > headerRead {
-		if uint64(h.length) > headerRead || h.backingOffset+maxBackingName > headerRead && h.backingOffset < uint64(h.clusterSize()) {
-			return nil, errMoreHeader
-		}
-	}
+	more = more && h.clusterSize() > int64(len(b))
 	b = b[:min(int64(len(b)), h.clusterSize())]
+	if more && max(uint64(h.length), h.backingEnd(b)) > uint64(len(b)) {
+		return nil, errMoreHeader
+	}
 	if int64(h.length) > int64(len(b)) {
 		return nil, block.Corruptf("qcow2 header is cut short: header_length is %d, the file has %d bytes", h.length, len(b))
 	}
@@ -190,21 +189,23 @@ func parseHeader(b []byte) (*header, error) {
 		h.compression = b[minV3HeaderLength]
 		h.unknown = bytes.Clone(b[minV3HeaderLength+1 : h.length])
 	}
-	if err := h.parseExtensions(b); err != nil {
+	if err := h.parseExtensions(b, more); err != nil {
 		return nil, err
 	}
 	return h, h.parseBackingName(b)
 }
 
 // parseExtensions reads extensions until the end marker, the backing file name
-// or the end of the cluster.
-func (h *header) parseExtensions(b []byte) error {
+// or the end of the cluster. more is that of parseHeader.
+func (h *header) parseExtensions(b []byte, more bool) error {
 	end := uint64(len(b))
 	if h.backingOffset != 0 {
 		if h.backingOffset > uint64(h.clusterSize()) {
 			return block.Corruptf("Invalid backing file offset: %#x is beyond the first cluster of %d bytes", h.backingOffset, h.clusterSize())
 		}
-		end = min(end, h.backingOffset)
+		if h.backingOffset <= end {
+			end, more = h.backingOffset, false
+		}
 	}
 	for at := uint64(h.length); at+8 <= end; {
 		kind, n := binary.BigEndian.Uint32(b[at:]), uint64(binary.BigEndian.Uint32(b[at+4:]))
@@ -212,7 +213,7 @@ func (h *header) parseExtensions(b []byte) error {
 			return nil
 		}
 		at += 8
-		if n > end-at && len(b) == headerRead && h.clusterSize() > headerRead && end == headerRead {
+		if n > end-at && more {
 			return errMoreHeader
 		}
 		if n > end-at {
@@ -224,17 +225,28 @@ func (h *header) parseExtensions(b []byte) error {
 		h.extensions = append(h.extensions, extension{kind, bytes.Clone(b[at : at+n])})
 		at += (n + 7) &^ 7
 	}
-	if end == headerRead && h.clusterSize() > headerRead && len(b) == headerRead {
+	if more {
 		return errMoreHeader
 	}
 	return nil
 }
 
+// backingEnd returns where the backing file name ends, 0 if it is not in the
+// first cluster at all.
+func (h *header) backingEnd(b []byte) uint64 {
+	if h.backingOffset >= uint64(h.clusterSize()) {
+		return 0
+	}
+	return h.backingOffset + min(maxBackingName, backingLength(b))
+}
+
+func backingLength(b []byte) uint64 { return uint64(binary.BigEndian.Uint32(b[16:])) }
+
 func (h *header) parseBackingName(b []byte) error {
 	if h.backingOffset == 0 {
 		return nil
 	}
-	n := uint64(binary.BigEndian.Uint32(b[16:]))
+	n := backingLength(b)
 	limit := min(maxBackingName, uint64(h.clusterSize())-h.backingOffset)
 	if n > limit {
 		return block.Corruptf("Backing file name too long: %d bytes at offset %#x, at most %d fit", n, h.backingOffset, limit)
@@ -370,12 +382,18 @@ func (h *header) unknownFeatures() error {
 }
 
 // validate checks fields against each other and against the limits, before
-// memory is taken by any of them.
+// memory is taken by any of them, and that this package can read the guest's
+// data.
 func (h *header) validate() error {
-	if err := h.unknownFeatures(); err != nil {
+	if err := h.validateFields(); err != nil {
 		return err
 	}
-	for _, check := range []func() error{h.validateFeatures, h.validateSize, h.validateTables} {
+	return h.validateCrypt()
+}
+
+// validateFields is validate for who does not want the guest's data.
+func (h *header) validateFields() error {
+	for _, check := range []func() error{h.unknownFeatures, h.validateFeatures, h.validateSize, h.validateTables} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -394,10 +412,8 @@ func (h *header) validateFeatures() error {
 		return block.Corruptf("Compression type incompatible feature bit must be set for compression_type %d", h.compression)
 	case h.incompat&incompatExtendedL2 != 0 && h.clusterBits < 14:
 		return block.Corruptf("Extended L2 entries need clusters of at least 16384 bytes, this image has %d", h.clusterSize())
-	case h.autoclear&autoclearRawData != 0 && h.incompat&incompatDataFile == 0:
-		return nil // an autoclear bit without meaning: cleared on a writable open
 	}
-	return h.validateCrypt()
+	return nil
 }
 
 func (h *header) validateCrypt() error {
@@ -428,15 +444,15 @@ func (h *header) validateTables() error {
 	switch {
 	case uint64(h.l1Size)*8 > maxL1Bytes:
 		return block.Corruptf("Active L1 table too large: %d entries, the limit is %d", h.l1Size, maxL1Bytes/8)
-	case h.l1Offset%cs != 0 || h.l1Offset > maxHostOffset || h.l1Size > 0 && h.l1Offset == 0:
+	case h.l1Offset%cs != 0 || h.l1Offset >= maxHostOffset || h.l1Size > 0 && h.l1Offset == 0:
 		return block.Corruptf("Active L1 table offset invalid: %#x", h.l1Offset)
 	case uint64(h.reftableClusters)*cs > maxReftableBytes:
 		return block.Corruptf("Image does not contain a valid refcount table: %d clusters of %d bytes, the limit is %d bytes", h.reftableClusters, cs, maxReftableBytes)
-	case h.reftableOffset%cs != 0 || h.reftableOffset > maxHostOffset:
+	case h.reftableOffset%cs != 0 || h.reftableOffset >= maxHostOffset:
 		return block.Corruptf("Reference count table offset invalid: %#x", h.reftableOffset)
 	case h.snapshotCount > maxSnapshots:
 		return block.Corruptf("Too many snapshots: %d, the limit is %d", h.snapshotCount, maxSnapshots)
-	case h.snapshotCount > 0 && (h.snapshotsOffset%cs != 0 || h.snapshotsOffset > maxHostOffset || h.snapshotsOffset == 0):
+	case h.snapshotCount > 0 && (h.snapshotsOffset%cs != 0 || h.snapshotsOffset >= maxHostOffset || h.snapshotsOffset == 0):
 		return block.Corruptf("Snapshot table offset invalid: %#x", h.snapshotsOffset)
 	}
 	return nil

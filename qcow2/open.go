@@ -137,25 +137,34 @@ func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 }
 
 // headerRead is how much of a file is read to find the header in it; only
-// headers that say so make it more.
-const headerRead = 64 << 10
+// headers that say so make it more, and none makes it more than maxHeader.
+const (
+	headerRead = 64 << 10
+	maxHeader  = 256 << 10
+)
 
 func readHeader(f block.File) (*header, error) {
-	b := make([]byte, headerRead)
+	for _, n := range []int{headerRead, maxHeader} {
+		b, err := readStart(f, n)
+		if err != nil {
+			return nil, err
+		}
+		h, err := parseHeader(b, len(b) == n)
+		if err != errMoreHeader {
+			return h, err
+		}
+	}
+	return nil, block.Unsupportedf("The header with its extensions is longer than %d bytes", maxHeader)
+}
+
+// readStart reads the first n bytes of f, or all that there are.
+func readStart(f block.File, n int) ([]byte, error) {
+	b := make([]byte, n)
 	n, err := f.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
-		return nil, err
+	if err == io.EOF {
+		err = nil
 	}
-	h, err := parseHeader(b[:n])
-	if !errors.Is(err, errMoreHeader) {
-		return h, err
-	}
-	b = make([]byte, 1<<binary.BigEndian.Uint32(b[20:]))
-	n, err = f.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	return parseHeader(b[:n])
+	return b[:n], err
 }
 
 // load reads the tables and opens what the image refers to.
@@ -193,10 +202,11 @@ func (d *disk) mayOpen(o *OpenOptions) error {
 }
 
 func (d *disk) loadL1() error {
-	b := make([]byte, int64(d.hdr.l1Size)*8)
-	if err := d.inFile("Active L1 table", d.hdr.l1Offset, int64(len(b))); err != nil {
+	n := int64(d.hdr.l1Size) * 8
+	if err := d.inFile("Active L1 table", d.hdr.l1Offset, n); err != nil {
 		return err
 	}
+	b := make([]byte, n)
 	if err := d.readTable("Active L1 table", b, hostOff(d.hdr.l1Offset)); err != nil {
 		return err
 	}
@@ -329,7 +339,7 @@ func (d *disk) mapMetadata() error {
 	for _, e := range d.reftable {
 		m.addTable(metaRefblock, e&^reftableReserved)
 	}
-	snapshots, end, err := d.readSnapshots()
+	snapshots, end, err := d.readSnapshots(maxSnapshotTable)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
@@ -32,19 +33,19 @@ type snapshotRecord struct {
 	extra    []byte
 }
 
-// readSnapshots returns the records and the length of their table. It checks
-// what can be checked without following them; their L1 tables are looked at
-// when they are used.
-func (d *disk) readSnapshots() ([]snapshotRecord, int64, error) {
+// readSnapshots returns the records and the length of their table, which must
+// not be above limit. It checks what can be checked without following them;
+// their L1 tables are looked at when they are used.
+func (d *disk) readSnapshots(limit int64) ([]snapshotRecord, int64, error) {
 	var list []snapshotRecord
 	at := int64(0)
 	for i := range d.hdr.snapshotCount {
 		s, n, err := d.readSnapshot(int64(d.hdr.snapshotsOffset) + at)
 		if err != nil {
-			return nil, 0, block.Corruptf("snapshot table entry %d: %w", i, err)
+			return nil, 0, fmt.Errorf("snapshot table entry %d: %w", i, err)
 		}
-		if at += n; at > maxSnapshotTable {
-			return nil, 0, block.Corruptf("snapshot table is too large: more than %d bytes", maxSnapshotTable)
+		if at += n; at > limit {
+			return nil, 0, block.Unsupportedf("snapshot table is too large: more than %d bytes", limit)
 		}
 		list = append(list, s)
 	}
@@ -95,8 +96,10 @@ func (s *snapshotRecord) readExtra() {
 }
 
 // Snapshots implements block.SnapshotLister.
-func (d *disk) Snapshots() ([]block.Snapshot, error) {
-	records, _, err := d.readSnapshots()
+func (d *disk) Snapshots() ([]block.Snapshot, error) { return d.listSnapshots(maxSnapshotTable) }
+
+func (d *disk) listSnapshots(limit int64) ([]block.Snapshot, error) {
+	records, _, err := d.readSnapshots(limit)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +115,7 @@ func (d *disk) Snapshots() ([]block.Snapshot, error) {
 
 // OpenSnapshot implements block.SnapshotOpener.
 func (d *disk) OpenSnapshot(idOrName string) (*block.Image, error) {
-	records, _, err := d.readSnapshots()
+	records, _, err := d.readSnapshots(maxSnapshotTable)
 	if err != nil {
 		return nil, err
 	}
