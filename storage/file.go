@@ -315,8 +315,14 @@ func (f *File) Sync() error {
 	return err
 }
 
-// Close closes the file and with that gives up its locks. It does not sync.
-func (f *File) Close() error { return f.fail("close", f.f.Close()) }
+// Close gives up all locks and closes the file. It does not sync.
+func (f *File) Close() error {
+	// A child that this program is just starting has the open file too, until
+	// it executes, and the locks would last as long as that. What Unlock says
+	// does not matter: the last to close the file takes the locks away.
+	_ = f.Unlock()
+	return f.fail("close", f.f.Close())
+}
 
 // control runs call on the open file, which can't be closed meanwhile.
 func (f *File) control(call func(fd uintptr) error) error {

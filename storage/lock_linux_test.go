@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -240,4 +241,39 @@ func complaint(stderr string) string {
 func saysAs(err error, want string) bool {
 	var le *storage.LockError
 	return errors.As(err, &le) && le.Sentence()+"\n"+le.Hint() == want
+}
+
+// A file that is closed is free at once, also while this program starts others,
+// which hold all its files until they execute.
+func TestCloseUnlocksWhileProcessesStart(t *testing.T) {
+	path := newPath(t)
+	create(t, path).Close()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					_ = exec.Command("/bin/true").Run()
+				}
+			}
+		})
+	}
+	defer wg.Wait()
+	defer close(done)
+	for i := range 2000 {
+		f, err := storage.OpenFile(path, &storage.FileOptions{Writable: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Lock(storage.Write|storage.Resize, 0); err != nil {
+			t.Fatalf("open %d: %v", i, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
