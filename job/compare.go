@@ -219,13 +219,8 @@ func (c *comparison) compare(s span, a, b []byte) outcome {
 // firstNonzero returns the index of the first byte that is not zero, -1 if
 // there is none.
 func firstNonzero(p []byte) int {
-	if zero.Is(p) {
-		return -1
-	}
-	for i, v := range p {
-		if v != 0 {
-			return i
-		}
+	if n := zero.Prefix(p); n < len(p) {
+		return n
 	}
 	return -1
 }

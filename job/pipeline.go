@@ -146,7 +146,7 @@ func (c *conversion) finish(ctx context.Context, l *lanes, k *chunk) error {
 
 // fetch reads the data of a chunk and looks for zeros in it.
 func (c *conversion) fetch(ctx context.Context, k *chunk) error {
-	if k.buf == nil {
+	if k.data && k.buf == nil {
 		k.buf = make([]byte, c.chunk)
 	}
 	runs := make([]run, 0, len(k.runs))
@@ -175,7 +175,7 @@ func (c *conversion) sift(runs []run, r run) []run {
 		// A grain that lies in r only in part is judged by that part.
 		n, blank := min(len(p), int(c.grain-off%c.grain)), false
 		if off%c.grain == 0 {
-			n, blank = zeroRun(p, int(c.grain))
+			n, blank = zero.Run(p, int(c.grain))
 		} else {
 			blank = zero.Is(p[:n])
 		}
@@ -187,16 +187,6 @@ func (c *conversion) sift(runs []run, r run) []run {
 		off, p = off+int64(n), p[n:]
 	}
 	return runs
-}
-
-// zeroRun returns how many bytes at the start of p are, grain by grain, all zero
-// or all not.
-func zeroRun(p []byte, grain int) (n int, blank bool) {
-	blank = zero.Is(p[:min(grain, len(p))])
-	for n = grain; n < len(p) && zero.Is(p[n:min(n+grain, len(p))]) == blank; {
-		n += grain
-	}
-	return min(n, len(p)), blank
 }
 
 // add appends r, or makes the last run longer by it.
