@@ -86,12 +86,12 @@ var convertLines = []string{
 	"convert -B raw -F qcow2 -O qcow2 over new", "convert -O qcow2 -o backing_file=raw,backing_fmt=raw over new", "convert -O qcow2 -B ../raw -F raw over dir/new", "convert -O qcow2 -c -B raw -F raw over new", "convert -B raw -F raw -O qcow2 over raw", "convert -B raw -F raw -O qcow2 short3 new",
 	"convert -l foo q new", "convert -l first snaps new", "convert -l 1 snaps new", "convert -l 'a second one' snaps new", "convert -l snapshot.id=2 snaps new", "convert -l snapshot.name=first snaps new", "convert -l snapshot.id=1,snapshot.name=first snaps new", "convert -l snapshot.id=1,snapshot.name=b snaps new",
 	"convert -l snapshot.name=nope snaps new", "convert -l snapshot.foo=1 snaps new", "convert -l 1 raw new", "convert -l 1 snaps snaps new", "convert -l '' snaps new", "convert -O qcow2 -l 2 snaps new", "convert snaps new", "convert -O qcow2 snaps new",
-	"convert --bitmaps q new", "convert --object foo q new",
+	"convert aes new", "convert --bitmaps q new", "convert --object foo q new",
 }
 
 func TestConvert(t *testing.T) {
 	allowed := []difference{
-		optionLists, noObjects, sizeZero,
+		optionLists, noObjects, noEncryption, sizeZero,
 		{
 			lines:  "convert (-O qcow2 )?q q|convert raw raw|convert q link|convert .*over raw|convert -n .*q q",
 			why:    "what is wrong is told, also where there are no locks",

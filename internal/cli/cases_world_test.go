@@ -36,6 +36,7 @@ rm nodf
 img convert -c -O qcow2 q compressed
 img convert -c -O qcow2 -o compression_type=zstd q zstd
 img create -f qcow2 -o compat=0.10 zero 0
+img create -f qcow2 --object secret,id=s,data=abc -o encrypt.format=aes,encrypt.key-secret=s aes 1M
 
 img create -f qcow2 -b raw -F raw over 8M
 io over 'write -P 8 1M 64k' 'write -z 64k 64k'

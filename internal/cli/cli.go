@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/diskimg/diskimg/internal/sentence"
+	"golang.org/x/term"
 )
 
 // Version is that of this program; Emulated is the version of QEMU whose
@@ -30,6 +32,8 @@ type shell struct {
 	emulate  bool   // keep to what qemu-img does even where we could do better
 	in       io.Reader
 	out, err io.Writer
+	terminal *os.File // out, if it is a terminal
+	failed   error    // the first error of writing to out
 }
 
 // command is one run of a verb. Its options write into it.
@@ -39,6 +43,10 @@ type command interface {
 	// printed and makes the exit code 1 unless it is an exit.
 	run(sh *shell, args []string) error
 }
+
+// exitInterrupted is the exit code of a command that was cancelled, that which
+// a shell reports for a program that SIGINT has ended.
+const exitInterrupted = 130
 
 // exit is an error that asks for an exit code.
 type exit struct {
@@ -64,7 +72,8 @@ func (e exit) Unwrap() error { return e.err }
 // by, and returns the exit code. When ctx ends, what runs is cancelled and
 // leaves no partial output.
 func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
-	sh := &shell{ctx: ctx, name: "diskimg", in: in, out: out, err: err}
+	sh := &shell{ctx: ctx, name: "diskimg", in: in, err: err}
+	sh.setOutput(out)
 	if len(args) == 0 {
 		args = []string{sh.name}
 	}
@@ -75,8 +84,31 @@ func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 	if name == qemuImg {
 		sh.name, sh.emulate = name, true
 	}
-	return sh.report(sh.main(args))
+	code := sh.report(sh.main(args))
+	if sh.failed != nil && code == 0 {
+		sh.complain("could not write the output: %s", sentence.Of(sh.failed))
+		code = 1
+	}
+	return code
 }
+
+// setOutput has all that is printed go to w, and the first failure be noticed.
+func (sh *shell) setOutput(w io.Writer) {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		sh.terminal = f
+	}
+	sh.out = writerFunc(func(p []byte) (int, error) {
+		n, err := w.Write(p)
+		if err != nil && sh.failed == nil {
+			sh.failed = err
+		}
+		return n, err
+	})
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // main reads the options that come before the verb and runs the verb.
 func (sh *shell) main(args []string) error {
@@ -137,6 +169,10 @@ func (topOptions) options() []option {
 func (sh *shell) report(err error) int {
 	if err == nil {
 		return 0
+	}
+	if errors.Is(err, context.Canceled) {
+		sh.complain("interrupted; nothing has been made")
+		return exitInterrupted
 	}
 	code := 1
 	var e exit

@@ -330,3 +330,39 @@ func infoOf(t *testing.T, dir, name string) map[string]any {
 	delete(m, "actual-size")
 	return m
 }
+
+// qemuIO starts qemu-io with a first command. held is closed when that is done.
+func qemuIO(t *testing.T, command string) (held <-chan struct{}, release func()) {
+	t.Helper()
+	cmd := exec.Command("qemu-io")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// The prompt comes when the command before it is done.
+		b, seen := make([]byte, 256), ""
+		for strings.Count(seen, "qemu-io> ") < 2 {
+			n, err := out.Read(b)
+			if seen += string(b[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	if _, err := in.Write([]byte(command + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	return done, func() {
+		in.Close()
+		cmd.Wait()
+	}
+}

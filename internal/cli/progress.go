@@ -23,8 +23,10 @@ import (
 type progress struct {
 	draw func(p *progress, final bool) // nil: show nothing unless asked
 	bar  bool
-	out  io.Writer
-	errs io.Writer
+	// width of the terminal in characters
+	width func() int
+	out   io.Writer
+	errs  io.Writer
 
 	mu          sync.Mutex
 	done, total int64
@@ -36,9 +38,10 @@ type progress struct {
 // progress begins to follow a job; end must be called.
 func (sh *shell) progress(wanted bool) *progress {
 	p := &progress{out: sh.out, errs: sh.err, start: time.Now(), shown: -1, signals: make(chan os.Signal, 1)}
-	if f, ok := sh.out.(*os.File); wanted && ok && !sh.emulate && term.IsTerminal(int(f.Fd())) {
-		p.draw, p.bar = (*progress).drawBar, true
-	} else if wanted {
+	switch {
+	case wanted && sh.terminal != nil && !sh.emulate:
+		p.draw, p.bar, p.width = (*progress).drawBar, true, terminalWidth(sh.terminal)
+	case wanted:
 		p.draw = (*progress).drawPercent
 	}
 	if len(progressSignals) > 0 {
@@ -133,13 +136,14 @@ func (p *progress) clock(elapsed time.Duration, rate float64, final bool) string
 	return left.Round(time.Second).String() + " left"
 }
 
-func (p *progress) width() int {
-	if f, ok := p.out.(*os.File); ok {
-		if columns, _, err := term.GetSize(int(f.Fd())); err == nil {
-			return columns
+func terminalWidth(f *os.File) func() int {
+	return func() int {
+		columns, _, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 80
 		}
+		return columns
 	}
-	return 80
 }
 
 func bar(width int, percent float64) string {
