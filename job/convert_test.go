@@ -163,7 +163,7 @@ func TestConvertGrain(t *testing.T) {
 			{"write", 107520, 1024}, {"write", 199680, 1024}, {"write", 208896, 1024}, {"write", 299008, 1024}, {"write", 319488, 1024}}},
 		{12 << 10, []write{{"write", 0, 32768}, {"write", 98304, 16384}, {"write", 196608, 16384}, {"write", 294912, 8192}, {"write", 319488, 8192}}},
 		{64 << 10, []write{{"write", 0, 131072}, {"write", 196608, 131072}}},
-		{-1, []write{{"write", 0, 1 << 20}}},
+		{-1, []write{{"write", 0, 512 << 10}, {"write", 512 << 10, 512 << 10}}},
 	} {
 		src := sparseDisk(1<<20, sectors...)
 		src.file = allData{src.memory}
