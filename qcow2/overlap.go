@@ -83,8 +83,10 @@ func (m *metaMap) add(kind metaKind, start, n int64) {
 			continue
 		}
 		stop := min(end, m.runs[i].end)
-		m.remove(start, stop-start)
-		m.insert(m.at(start), metaRun{start, stop, metaConflict})
+		if m.runs[i].kind != metaConflict {
+			m.remove(start, stop-start)
+			m.insert(m.at(start), metaRun{start, stop, metaConflict})
+		}
 		start = stop
 	}
 }
