@@ -80,7 +80,9 @@ func (r *faultRun) create() error {
 // operate plays the scenario, then looks at what is left of the image.
 func (r *faultRun) operate() error {
 	r.ballast(r.table)
-	r.open = func() (*block.Image, error) { return r.openOn(func(f block.File) block.File { return r.plan.Wrap(f) }, true) }
+	r.open = func() (*block.Image, error) {
+		return r.openOn(func(f block.File) block.File { return r.plan.Wrap(f) }, true)
+	}
 	var errs error
 	if r.img, errs = r.open(); errs == nil {
 		for range 20 {

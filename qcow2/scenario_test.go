@@ -75,14 +75,12 @@ func smallOptions(r *rand.Rand) qcow2.CreateOptions {
 	} else if r.IntN(4) == 0 {
 		o.Version, o.RefcountBits, o.Compression = 2, 16, qcow2.Zlib
 	}
-	switch r.IntN(5) {
-	case 0:
+	if r.IntN(3) == 0 {
 		o.BackingFile, o.BackingFormat = "base", "raw"
-	case 1:
-		if o.Version != 2 {
-			o.DataFile = "data"
-			o.DataFileRaw = r.IntN(2) == 0
-		}
+	}
+	if o.Version != 2 && r.IntN(5) == 0 {
+		o.DataFile = "data"
+		o.DataFileRaw = o.BackingFile == "" && r.IntN(2) == 0
 	}
 	o.Size = o.ClusterSize * int64(8+r.IntN(24))
 	if r.IntN(3) == 0 {
@@ -181,9 +179,7 @@ func (s *scenario) step() error {
 }
 
 func (s *scenario) operation() error {
-	sectors := int(s.img.Size() / sector)
-	first := s.rand.IntN(sectors)
-	op := scenarioOp{first: first, end: first + 1 + s.rand.IntN(min(sectors-first, 3*int(s.options.ClusterSize/sector)))}
+	op := s.place()
 	off, n := int64(op.first)*sector, int64(op.end-op.first)*sector
 	switch s.kinds[s.rand.IntN(len(s.kinds))] {
 	default:
@@ -211,6 +207,22 @@ func (s *scenario) operation() error {
 	case 11:
 		return s.grow()
 	}
+}
+
+// place returns where the next operation goes: often near where an earlier one
+// went.
+func (s *scenario) place() scenarioOp {
+	sectors, cluster := int(s.img.Size()/sector), int(s.options.ClusterSize/sector)
+	op := scenarioOp{first: s.rand.IntN(sectors)}
+	if len(s.ops) > 0 && s.rand.IntN(3) > 0 {
+		op.first = s.ops[s.rand.IntN(len(s.ops))].first
+	}
+	op.end = op.first + 1 + s.rand.IntN(min(sectors-op.first, 3*cluster))
+	if s.rand.IntN(2) == 0 {
+		op.first = op.first / cluster * cluster
+		op.end = min(sectors, (op.end+cluster-1)/cluster*cluster)
+	}
+	return op
 }
 
 func (s *scenario) reopen() (err error) {
