@@ -1,31 +1,46 @@
 package qcow2_test
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/diskimg/diskimg/block/blocktest"
 	"github.com/diskimg/diskimg/internal/formats"
+	"github.com/diskimg/diskimg/internal/model"
 	"github.com/diskimg/diskimg/internal/qemu"
 )
 
-// The suite for every format, on each kind of qcow2 image. QEMU checks what
-// every test leaves.
+// kinds are images in which the suite for all formats takes other ways.
+var kinds = map[string]map[string]string{
+	"V2":          {"compat": "0.10", "cluster_size": "4k"},
+	"Cluster512":  {"cluster_size": "512", "refcount_bits": "1"},
+	"Subclusters": {"cluster_size": "16k", "extended_l2": "on"},
+	"DataFile":    {"cluster_size": "4k", "data_file": "{path}.data"},
+	"DataFileRaw": {"cluster_size": "4k", "data_file": "{path}.data", "data_file_raw": "on"},
+}
+
+// moreKinds are run where DISKIMG_LONG=1.
+var moreKinds = map[string]map[string]string{
+	"Default":       nil,
+	"Refcount64":    {"cluster_size": "1k", "refcount_bits": "64"},
+	"Zstd":          {"cluster_size": "8k", "compression_type": "zstd"},
+	"Cluster2M":     {"cluster_size": "2M"},
+	"Subclusters2M": {"cluster_size": "2M", "extended_l2": "on", "compression_type": "zstd"},
+	"LazyRefcounts": {"cluster_size": "4k", "lazy_refcounts": "on"},
+}
+
+// The suite for every format. QEMU checks what each test leaves.
 func TestImage(t *testing.T) {
-	for name, options := range map[string]map[string]string{
-		"Default":    nil,
-		"V2":         {"compat": "0.10", "cluster_size": "4k"},
-		"Cluster512": {"cluster_size": "512", "refcount_bits": "1"},
-		"Refcount64": {"cluster_size": "1k", "refcount_bits": "64"},
-		"Subcluster": {"cluster_size": "16k", "extended_l2": "on"},
-		"DataFile":   {"cluster_size": "4k", "data_file": "{path}.data"},
-		"DataRaw":    {"cluster_size": "4k", "data_file": "{path}.data", "data_file_raw": "on"},
-		"Zstd":       {"cluster_size": "8k", "compression_type": "zstd"},
-		"Cluster2M":  {"cluster_size": "2M"},
-	} {
+	qemu.Need(t, "qemu-img")
+	run := maps.Clone(kinds)
+	if model.Long() {
+		maps.Copy(run, moreKinds)
+	}
+	for _, name := range slices.Sorted(maps.Keys(run)) {
 		t.Run(name, func(t *testing.T) {
-			qemu.Need(t, "qemu-img")
-			f := formats.Get(t, "qcow2", options)
-			f.Backing = options["data_file_raw"] == ""
+			f := formats.Get(t, "qcow2", run[name])
+			f.Backing = mayHaveBacking(run[name])
 			f.Check = func(path string) error {
 				_, err := qemu.TryCheck(path, "qcow2")
 				return err
@@ -33,4 +48,12 @@ func TestImage(t *testing.T) {
 			blocktest.TestImage(t, f)
 		})
 	}
+}
+
+// mayHaveBacking reports whether images with these options can be overlays. A
+// raw data file would have to hold what is below; preallocated clusters would
+// hide it.
+func mayHaveBacking(options map[string]string) bool {
+	preallocated := options["preallocation"] != "" && options["preallocation"] != "off"
+	return options["data_file_raw"] != "on" && (!preallocated || options["extended_l2"] == "on")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/stamp"
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 const goroutines = 8
@@ -134,8 +136,14 @@ func (o *owner) discardOwn(off int64, want []byte) error {
 func testReadersAndReuse(s *suite) {
 	d := s.disk(8 * s.cluster)
 	d.close()
-	d.openSlow(slow(Read, 200*time.Microsecond))
-	var reading atomic.Int32
+	var turns, reading atomic.Int32
+	d.openSlow(func(op IO, _, n int64) error { // reads wait for the others, but not for ever
+		begin, now := turns.Load(), time.Now()
+		for op == Read && n >= 512 && turns.Load() < begin+8 && time.Since(now) < time.Millisecond {
+			runtime.Gosched()
+		}
+		return nil
+	})
 	reading.Store(goroutines / 2)
 	s.together(goroutines, func(g int) error {
 		random := rand.New(rand.NewPCG(6, uint64(g)))
@@ -153,6 +161,7 @@ func testReadersAndReuse(s *suite) {
 			if err := d.turnOver(i+g, place(), uint32(1+g)); err != nil {
 				return err
 			}
+			turns.Add(1)
 		}
 		return nil
 	})
@@ -178,7 +187,7 @@ func (d *disk) readOwn(off int64) error {
 		return err
 	}
 	for i := 0; i < len(p); i += 8 {
-		if isZero(p[i : i+8]) {
+		if zero.Is(p[i : i+8]) {
 			continue
 		}
 		if id, place, ok := stamp.Origin(p[i : i+8]); !ok || place != off+int64(i) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/stamp"
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 // disk is an image under test together with the content it must have.
@@ -91,7 +92,7 @@ func (d *disk) discard(off, n int64) {
 func settle(want, got []byte, off int64) error {
 	for len(want) > 0 {
 		n := min(512-off%512, int64(len(want)))
-		if !bytes.Equal(got[:n], want[:n]) && !isZero(got[:n]) {
+		if !bytes.Equal(got[:n], want[:n]) && !zero.Is(got[:n]) {
 			return fmt.Errorf("not zero and %s", stamp.Diff(got[:n], want[:n], off))
 		}
 		copy(want, got[:n])
@@ -99,8 +100,6 @@ func settle(want, got []byte, off int64) error {
 	}
 	return nil
 }
-
-func isZero(p []byte) bool { return len(bytes.Trim(p, "\x00")) == 0 }
 
 // writeCompressed writes n new bytes at off, compressed.
 func (d *disk) writeCompressed(off, n int64) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 // TestFile runs the suite on a kind of file, each part as a subtest of t. Each
@@ -314,7 +315,7 @@ func (ft *fileTest) checkHoles() {
 		if start < off || end < start || end > size || start == end && start != size {
 			ft.Fatalf("NextData at %d of %d: [%d, %d)", off, size, start, end)
 		}
-		if !isZero(ft.want[off:start]) {
+		if !zero.Is(ft.want[off:start]) {
 			ft.Fatalf("NextData at %d: skips data before %d", off, start)
 		}
 		if mid := (start + end) / 2; mid > start {

@@ -26,6 +26,9 @@ type Action struct {
 	Do func(img *block.Image, d *Disk, o Op) error
 	// Model does it to the model; nil if it changes nothing.
 	Model func(d *Disk, o Op)
+	// Fresh says that qemu-io can do it only where nothing was done before. It
+	// writes plainly elsewhere.
+	Fresh bool
 	// QemuIO is the qemu-io command, given the flag of qemu-io's write that
 	// says what to write.
 	QemuIO func(o Op, content string) string
@@ -95,7 +98,7 @@ var discard = Action{
 }
 
 var writeCompressed = Action{
-	Name: "compress", Weight: 8, Rigid: true,
+	Name: "compress", Weight: 8, Rigid: true, Fresh: true,
 	Needs: func(img *block.Image) bool {
 		return !errors.Is(img.WriteCompressed(make([]byte, img.Size()), 0), block.ErrUnsupported)
 	},

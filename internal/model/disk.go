@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/diskimg/diskimg/internal/stamp"
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 const sector = 512
@@ -68,13 +69,15 @@ func (d *Disk) Discard(off, n int64, id uint32) {
 	// What another discard has left open and this one covers in part has no
 	// longer one fate with the rest.
 	group := map[uint32]uint32{0: id}
-	for i := off; i < off+n; i++ {
+	for i := off; i < off+n; {
 		old := d.loose[i]
 		if group[old] == 0 {
 			d.again++
 			group[old] = manyDiscards + d.again
 		}
-		d.loose[i] = group[old]
+		for ; i < off+n && d.loose[i] == old; i++ {
+			d.loose[i] = group[old]
+		}
 	}
 }
 
@@ -115,7 +118,7 @@ func (d *Disk) settle(got []byte, off int64) error {
 	id := d.loose[off]
 	switch {
 	case bytes.Equal(got, want):
-	case id != 0 && isZero(got):
+	case id != 0 && zero.Is(got):
 		clear(want)
 	case id != 0:
 		return fmt.Errorf("after discard %d neither zero nor as before: %s", id, stamp.Diff(got, want, off))
@@ -127,5 +130,3 @@ func (d *Disk) settle(got []byte, off int64) error {
 	}
 	return nil
 }
-
-func isZero(p []byte) bool { return len(bytes.Trim(p, "\x00")) == 0 }

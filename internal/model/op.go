@@ -42,6 +42,9 @@ func (o Op) Content() []byte {
 	p := make([]byte, o.Len)
 	switch o.Fill {
 	case Zeros:
+	case Gaps:
+		stamp.Fill(p, o.Off, o.ID)
+		o.clearGaps(p)
 	case Noise:
 		stamp.Noise(p, o.Off, o.ID)
 	case Byte:
@@ -51,12 +54,19 @@ func (o Op) Content() []byte {
 	default:
 		stamp.Fill(p, o.Off, o.ID)
 	}
-	for i := range p {
-		if o.Fill == Gaps && (o.Off+int64(i))/gap%2 == 1 {
-			p[i] = 0
-		}
-	}
 	return p
+}
+
+// clearGaps clears every other piece of the disk in p.
+func (o Op) clearGaps(p []byte) {
+	for i := int64(0); i < o.Len; {
+		at := o.Off + i
+		n := min(gap-at%gap, o.Len-i)
+		if at/gap%2 == 1 {
+			clear(p[i : i+n])
+		}
+		i += n
+	}
 }
 
 // String writes the operation on one line, as ParseOp reads it.

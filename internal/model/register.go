@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/diskimg/diskimg/internal/stamp"
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 // register is the history of one sector. Values are numbers of writes; zero is
@@ -41,7 +42,7 @@ type look struct {
 func (h *history) register(off int64) *register {
 	first := h.events[0].got[off : off+sector]
 	r := &register{off: off, puts: []put{{value: initial}}}
-	if isZero(first) {
+	if zero.Is(first) {
 		r.puts[0].value = 0
 	}
 	for _, e := range h.events[1:] {
@@ -77,7 +78,7 @@ func values(got, first []byte, off int64) (found []uint32) {
 			v = id
 		}
 		switch {
-		case isZero(word):
+		case zero.Is(word):
 			v = 0
 		case bytes.Equal(word, first[i:i+8]):
 			v = initial

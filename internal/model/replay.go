@@ -103,9 +103,7 @@ func (s *session) playByQemu(parts ...[]Op) error {
 			if err != nil {
 				return err
 			}
-			if line != "" {
-				script = append(script, line)
-			}
+			script = append(script, line)
 		}
 	}
 	_, err := qemu.TryIO(append(script, "close")...)
@@ -115,10 +113,6 @@ func (s *session) playByQemu(parts ...[]Op) error {
 // command does an operation to the model and returns the command for it. Like
 // do, it leaves out what does not fit.
 func (s *session) command(o Op) (string, error) {
-	a, ok := s.action(o.Action)
-	if !ok || o.Off+o.Len > s.disk.Size() {
-		return "", nil
-	}
 	content := ""
 	if o.Fill != "" {
 		file := filepath.Join(s.dir, fmt.Sprint("content", o.ID))
@@ -127,10 +121,21 @@ func (s *session) command(o Op) (string, error) {
 		}
 		content = "-s " + file
 	}
-	if a.Model != nil {
-		a.Model(s.disk, o)
+	return s.line(o, content), nil
+}
+
+// line is command for a given content.
+func (s *session) line(o Op, content string) string {
+	a, ok := s.action(o.Action)
+	if !ok || o.Off+o.Len > s.disk.Size() {
+		return ""
 	}
-	return a.QemuIO(o, content), nil
+	command := a.QemuIO
+	if a.Fresh && !s.fresh(o) {
+		command = write.QemuIO
+	}
+	s.apply(a, o)
+	return command(o, content)
 }
 
 // crossRead demands that QEMU reads the image as we do and finds it clean.
@@ -157,41 +162,34 @@ func (s *session) crossRead() error {
 	return nil
 }
 
-// script writes a sequence for qemu-io by hand, with one byte for each write.
+// script writes a sequence for people to run with qemu-io, with one byte for the
+// content of each write.
 func (p plan) script(seq Sequence) string {
 	var b strings.Builder
-	if seq.Base >= 0 {
-		fmt.Fprintf(&b, "qemu-img create -f %s base %d\n", p.format.Name, seq.Base)
-		fmt.Fprintf(&b, "qemu-io -f %s -c 'write -P 255 0 %d' base\n", p.format.Name, seq.Base)
-	}
-	fmt.Fprintf(&b, "qemu-img create -f %s", p.format.Name)
 	o := map[string]string{}
 	maps.Copy(o, blocktest.ExpandOptions(seq.Options, "disk"))
 	if seq.Base >= 0 {
 		o["backing_file"], o["backing_fmt"] = "base", p.format.Name
+		fmt.Fprintf(&b, "qemu-img create -f %s base %d\n", p.format.Name, seq.Base)
+		fmt.Fprintf(&b, "qemu-io -f %s -c 'write -P 255 0 %d' base\n", p.format.Name, seq.Base)
 	}
+	fmt.Fprintf(&b, "qemu-img create -f %s", p.format.Name)
 	if len(o) > 0 {
 		fmt.Fprintf(&b, " -o %s", qemu.Options(o))
 	}
 	fmt.Fprintf(&b, " disk %d\nqemu-io <<'END'\n%s\n", seq.Size, qemu.Open("disk", p.format.Name))
+	s := session{plan: p, seq: seq, disk: NewDisk(seq.Size, nil), used: map[int64]bool{}}
 	for _, op := range seq.Ops {
-		b.WriteString(p.scriptLine(op) + "\n")
+		if op.Action == Reopen {
+			b.WriteString("close\n" + qemu.Open("disk", p.format.Name) + "\n")
+			continue
+		}
+		pattern := op.ID%255 + 1
+		if op.Fill == Zeros {
+			pattern = 0
+		}
+		b.WriteString(s.line(op, fmt.Sprintf("-P %d", pattern)) + "\n")
 	}
 	b.WriteString("END\n")
 	return b.String()
-}
-
-func (p plan) scriptLine(o Op) string {
-	if o.Action == Reopen {
-		return "close\n" + qemu.Open("disk", p.format.Name)
-	}
-	a, ok := p.action(o.Action)
-	if !ok {
-		return "# " + o.String()
-	}
-	pattern := o.ID%255 + 1
-	if o.Fill == Zeros {
-		pattern = 0
-	}
-	return a.QemuIO(o, fmt.Sprintf("-P %d", pattern))
 }

@@ -15,10 +15,15 @@ var (
 	opsFlag  = flag.Int("model.ops", 0, "operations in a random sequence; 0 leaves it to the test")
 )
 
-// Scale returns n, or n times factor where DISKIMG_LONG=1 asks for large runs.
-func Scale(n, factor int) int {
-	if os.Getenv("DISKIMG_LONG") == "1" {
-		return n * factor
+// Long reports whether DISKIMG_LONG=1 asks for large runs.
+func Long() bool { return os.Getenv("DISKIMG_LONG") == "1" }
+
+// longFactor is by how much large runs are larger.
+const longFactor = 50
+
+func scaled(n int) int {
+	if Long() {
+		return n * longFactor
 	}
 	return n
 }
@@ -75,7 +80,7 @@ func campaign(t testing.TB, f blocktest.Format, o Options, m mode) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Runs = Scale(p.Runs, 50)
+	p.Runs = scaled(p.Runs)
 	if *runsFlag > 0 {
 		p.Runs = *runsFlag
 	}
@@ -103,7 +108,7 @@ func (p plan) execute(seq Sequence, m mode) error {
 // report makes a failed sequence short and says how to see it fail again.
 func (p plan) report(t testing.TB, seq Sequence, err error, m mode) string {
 	short, shortErr := p.shrink(seq, err, func(s Sequence) error { return p.execute(s, m) })
-	return fmt.Sprintf(`%s image: %v
+	return fmt.Sprintf(`%s image: %.500v
 The sequence of seed %d (go test -run '%s' -model.seed=%d -model.runs=1) fails.
 Its %d operations, cut down to %d, fail with:
 %v

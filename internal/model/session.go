@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -11,6 +12,7 @@ import (
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/block/blocktest"
 	"github.com/diskimg/diskimg/internal/stamp"
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 // session is one execution of a sequence, in a folder of its own.
@@ -20,6 +22,7 @@ type session struct {
 	name string // of the image; "" is disk
 	seq  Sequence
 	disk *Disk
+	used map[int64]bool // clusters to which something was done
 }
 
 func (s *session) path() string {
@@ -57,7 +60,7 @@ func (s *session) begin() error {
 			}
 		}
 	}
-	s.disk = NewDisk(s.seq.Size, content)
+	s.disk, s.used = NewDisk(s.seq.Size, content), map[int64]bool{}
 	return nil
 }
 
@@ -88,7 +91,7 @@ func (s *session) createBase(content []byte) error {
 	}
 	for off := int64(0); err == nil && off < s.seq.Base; off += s.seq.Cluster {
 		part := content[off:min(off+s.seq.Cluster, s.seq.Base)]
-		if !isZero(part) {
+		if !zero.Is(part) {
 			_, err = img.WriteAt(part, off)
 		}
 	}
@@ -147,10 +150,40 @@ func (s *session) do(img *block.Image, o Op) error {
 	if err := a.Do(img, s.disk, o); err != nil {
 		return err
 	}
-	if a.Model != nil {
-		a.Model(s.disk, o)
-	}
+	s.apply(a, o)
 	return nil
+}
+
+// apply does an operation to the model.
+func (s *session) apply(a Action, o Op) {
+	if a.Model == nil {
+		return
+	}
+	a.Model(s.disk, o)
+	for c := range s.clusters(o) {
+		s.used[c] = true
+	}
+}
+
+// clusters yields those that an operation touches.
+func (s *session) clusters(o Op) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		for c := o.Off / s.seq.Cluster; c*s.seq.Cluster < o.Off+o.Len && yield(c); c++ {
+		}
+	}
+}
+
+// fresh reports whether nothing has been done where an operation goes.
+func (s *session) fresh(o Op) bool {
+	if mode := s.seq.Options["preallocation"]; mode != "" && mode != "off" {
+		return false
+	}
+	for c := range s.clusters(o) {
+		if s.used[c] {
+			return false
+		}
+	}
+	return true
 }
 
 // inspect opens the closed image for reading and looks at everything: content,

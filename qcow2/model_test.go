@@ -1,0 +1,83 @@
+package qcow2_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/diskimg/diskimg/block/blocktest"
+	"github.com/diskimg/diskimg/internal/formats"
+	"github.com/diskimg/diskimg/internal/model"
+)
+
+// options are the creation options of qcow2, with the values that matter.
+var options = map[string][]string{
+	"compat":           {"0.10", "1.1"},
+	"cluster_size":     {"512", "4k", "16k", "64k", "2M"},
+	"refcount_bits":    {"1", "2", "4", "8", "16", "32", "64"},
+	"compression_type": {"zlib", "zstd"},
+	"extended_l2":      {"off", "on"},
+	"lazy_refcounts":   {"off", "on"},
+	"data_file":        {"", "{path}.data"},
+	"data_file_raw":    {"off", "on"},
+	"preallocation":    {"off", "metadata", "falloc", "full"},
+}
+
+// possible reports whether qemu-img create takes a row of options.
+func possible(row map[string]string) bool {
+	v2 := row["compat"] == "0.10"
+	small := row["cluster_size"] == "512" || row["cluster_size"] == "4k"
+	switch {
+	case v2 && (row["refcount_bits"] != "16" || row["compression_type"] == "zstd" || row["lazy_refcounts"] == "on"):
+		return false
+	case v2 && (row["extended_l2"] == "on" || row["data_file"] != ""):
+		return false
+	case row["extended_l2"] == "on" && small:
+		return false
+	case row["data_file"] == "" && row["data_file_raw"] == "on":
+		return false
+	}
+	return true
+}
+
+// eachRow runs f with creation options such that each two values that can go
+// together do so in one of the runs.
+func eachRow(t *testing.T, f func(testing.TB, blocktest.Format, model.Options)) {
+	for _, row := range model.Pairs(options, possible) {
+		name := []string{row["compat"], row["cluster_size"], row["refcount_bits"], row["compression_type"], row["preallocation"]}
+		for _, option := range []string{"extended_l2", "lazy_refcounts", "data_file", "data_file_raw"} {
+			switch row[option] {
+			case "":
+				delete(row, option)
+			case "off":
+			default:
+				name = append(name, option)
+			}
+		}
+		t.Run(strings.Join(name, ","), func(t *testing.T) {
+			t.Parallel()
+			format := formats.Get(t, "qcow2", nil)
+			format.Backing = mayHaveBacking(row)
+			f(t, format, model.Options{Create: row, Runs: 1})
+		})
+	}
+}
+
+// Random operations, compared with a slice of bytes.
+func TestModel(t *testing.T) { eachRow(t, model.Run) }
+
+// The same operations done by QEMU on an image of its own; each reads the
+// other's.
+func TestModelReplay(t *testing.T) { eachRow(t, model.Replay) }
+
+// One image that QEMU and we work on in turns.
+func TestModelRelay(t *testing.T) { eachRow(t, model.Relay) }
+
+func TestModelConcurrent(t *testing.T) {
+	for name, row := range kinds {
+		t.Run(name, func(t *testing.T) {
+			f := formats.Get(t, "qcow2", nil)
+			f.Backing = mayHaveBacking(row)
+			model.RunConcurrent(t, f, model.ConcurrentOptions{Create: row, Rounds: 4})
+		})
+	}
+}
