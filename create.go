@@ -249,6 +249,11 @@ func (o *Output) create() (err error) {
 	if o.file, err = newPending(o.plan.Path); err != nil {
 		return err
 	}
+	if o.plan.Settings.Switch("nocow") {
+		if err := o.file.File().NoCopyOnWrite(); err != nil {
+			return err
+		}
+	}
 	f := FormatOptions{Path: o.plan.Path, NoSync: o.plan.o.NoSync}
 	if o.plan.Settings.Text("data_file") != "" {
 		if o.data, err = newPending(o.plan.dataPath()); err != nil {

@@ -481,6 +481,8 @@ func TestParseTarget(t *testing.T) {
 		"file:disk":   {Path: "disk"},
 		"file:/a:b":   {Path: "/a:b"},
 		"file:///etc": {Path: "///etc"},
+		"file:a:b":    {Path: "./a:b"},
+		`json:{'driver':'qcow2',"file.filename":'it\'s "x"'}`:                {Path: `it's "x"`, Format: "qcow2"},
 		`json:{"driver":"qcow2","file":{"driver":"file","filename":"x"}}`:    {Path: "x", Format: "qcow2"},
 		`json:{"driver":"qcow2","file.filename":"x","read-only":true}`:       {Path: "x", Format: "qcow2", ReadOnly: true},
 		`json:{"driver":"raw","file.filename":"x","offset":512,"size":"1k"}`: {Path: "x", Format: "raw", Offset: 512, Size: 1024},

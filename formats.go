@@ -57,10 +57,25 @@ func FindFormat(name string) (*Format, error) { return findFormat(Formats, name)
 
 func findFormat(formats []Format, name string) (*Format, error) {
 	i := slices.IndexFunc(formats, func(f Format) bool { return f.Name == name })
-	if i < 0 {
-		return nil, block.Unsupportedf("Unknown driver '%s'", name)
+	switch {
+	case i >= 0:
+		return &formats[i], nil
+	case slices.Contains(foreignFormats, name):
+		return nil, block.Unsupportedf("Format '%s' is not supported", name)
 	}
-	return &formats[i], nil
+	return nil, block.Unsupportedf("Unknown driver '%s'", name)
+}
+
+// FindCreator is FindFormat for a format in which images can be made.
+func FindCreator(name string) (*Format, error) {
+	f, err := FindFormat(name)
+	switch {
+	case err == nil && f.Create != nil:
+		return f, nil
+	case err == nil || slices.Contains(foreignFormats, name):
+		return nil, block.Unsupportedf("Format driver '%s' does not support image creation", name)
+	}
+	return nil, block.Unsupportedf("Unknown file format '%s'", name)
 }
 
 // foreignFormats are those that QEMU knows and this module does not. An image
@@ -70,6 +85,13 @@ var foreignFormats = []string{"bochs", "cloop", "dmg", "luks", "parallels", "qco
 
 const rawName = "raw"
 
+// Options for the file of an image of any format. The extent size is a hint for
+// XFS, and not passed on.
+var (
+	noCOW          = Option{Name: "nocow", Type: Switch, Help: "Turn off copy-on-write (valid only on btrfs)", File: true}
+	extentSizeHint = Option{Name: "extent_size_hint", Type: Size, Help: "Extent size hint for the image file, 0 to disable", File: true}
+)
+
 var rawFormat = Format{
 	Name:    rawName,
 	Open:    openRaw,
@@ -77,7 +99,9 @@ var rawFormat = Format{
 	Create:  createRaw,
 	Options: []Option{
 		{Name: "size", Type: Size, Help: "Virtual disk size"},
-		{Name: "preallocation", Help: "Preallocation mode (allowed values: off, falloc, full)"},
+		noCOW,
+		{Name: "preallocation", Help: "Preallocation mode (allowed values: off, falloc, full)", File: true},
+		extentSizeHint,
 	},
 }
 
@@ -125,6 +149,8 @@ var qcow2Format = Format{
 		{Name: "data_file_raw", Type: Switch, Help: "The external data file must stay valid as a raw image"},
 		{Name: "lazy_refcounts", Type: Switch, Help: "Postpone refcount updates", Default: "off"},
 		{Name: "refcount_bits", Type: Number, Help: "Width of a reference count entry in bits", Default: "16"},
+		noCOW,
+		extentSizeHint,
 	},
 }
 

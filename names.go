@@ -37,6 +37,9 @@ func ParseTarget(name string) (Target, error) {
 	case "":
 		return Target{Path: name}, nil
 	case "file":
+		if p, _ := cutProtocol(rest); p != "" {
+			rest = "./" + rest // a name as that of a protocol, but a path
+		}
 		return Target{Path: rest}, nil
 	case "json":
 		return parseJSONTarget(rest)
@@ -67,7 +70,7 @@ func refuseProtocol(protocol string) error {
 
 func parseJSONTarget(text string) (Target, error) {
 	var tree any
-	if err := json.Unmarshal([]byte(text), &tree); err != nil {
+	if err := json.Unmarshal([]byte(doubleQuotes(text)), &tree); err != nil {
 		return Target{}, block.Invalidf("Could not parse the JSON options: JSON parse error, %w", err)
 	}
 	object, ok := tree.(map[string]any)
@@ -77,6 +80,32 @@ func parseJSONTarget(text string) (Target, error) {
 	options := map[string]string{}
 	flatten(options, "", object)
 	return TargetFromOptions(options)
+}
+
+// doubleQuotes makes JSON of text in which strings may be in single quotes, as
+// QEMU's may.
+func doubleQuotes(text string) string {
+	var b strings.Builder
+	quote := byte(0)
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case c == '\\' && quote != 0 && i+1 < len(text):
+			i++
+			if text[i] != '\'' {
+				b.WriteByte(c)
+			}
+			c = text[i]
+		case quote == '\'' && c == '"':
+			b.WriteByte('\\')
+		case c == quote:
+			quote, c = 0, '"'
+		case quote == 0 && (c == '"' || c == '\''):
+			quote, c = c, '"'
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
 }
 
 // flatten turns nested objects into keys joined with dots.

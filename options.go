@@ -35,6 +35,8 @@ type Option struct {
 	Type    OptionType
 	Help    string
 	Default string // empty: the option is not set unless somebody does
+	// File: it is about the file that holds the image, not about the format.
+	File bool
 }
 
 // Settings are values for the creation options of one format.

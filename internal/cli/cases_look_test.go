@@ -24,6 +24,7 @@ var infoLines = []string{
 	"info --image-opts driver=qcow2,file.filename=q,foo.bar=1", "info --image-opts driver=qcow2,file.filename=q,read-only=on",
 	`info 'json:{"driver":"qcow2","file":{"driver":"file","filename":"q"}}'`, `info 'json:{"driver":"qcow2","file.filename":"q"}'`,
 	`info 'json:{"file.filename":"q"}'`, `info -f raw 'json:{"file.filename":"q"}'`, `info 'json:{"driver":"qcow2","file.filename":"none"}'`,
+	"info file:foo:bar", `info 'json:{"driver":"qcow2","file":{"driver":"file","filename":"dir/over"}}'`,
 	"info 'json:{'", "info 'json:{}'", "info 'json:[]'",
 }
 

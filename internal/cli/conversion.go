@@ -100,7 +100,7 @@ func parseSnapshot(arg string) (func(block.Snapshot) bool, error) {
 
 // intoExisting copies into an image that is there.
 func (v *conversion) intoExisting() error {
-	if err := v.checkTarget(); err != nil {
+	if _, err := v.checkTarget(); err != nil {
 		return err
 	}
 	out := input{imageOpts: v.targetOpts}
@@ -154,14 +154,15 @@ func (v *conversion) intoNew() error {
 
 // plan checks all that can be known to be wrong with the output.
 func (v *conversion) plan() (*diskimg.Plan, error) {
+	f, err := v.checkTarget()
+	if err != nil {
+		return nil, err
+	}
 	path, err := newPath(v.name)
 	if err != nil {
 		return nil, err
 	}
-	if err := v.checkTarget(); err != nil {
-		return nil, err
-	}
-	s, err := newSettings(v.sh, v.target(), &v.list)
+	s, err := newSettings(v.sh, f, &v.list)
 	if err != nil {
 		return nil, err
 	}

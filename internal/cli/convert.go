@@ -130,21 +130,21 @@ func (c *convertCommand) check(sh *shell, args []string) error {
 
 // checkTarget finds what is wrong with the options for the output. It comes
 // after the inputs have been opened, as in qemu-img.
-func (v *conversion) checkTarget() error {
-	f, err := diskimg.FindFormat(v.target())
+func (v *conversion) checkTarget() (*diskimg.Format, error) {
+	f, err := diskimg.FindCreator(v.target())
 	switch {
 	case err != nil:
-		return failf("Unknown file format '%s'", v.target())
+		return nil, err
 	case len(v.sources) > 1 && v.backing != nil:
-		return failf("Having a backing file for the target makes no sense when concatenating multiple input images")
+		return nil, failf("Having a backing file for the target makes no sense when concatenating multiple input images")
 	case v.backing != nil && v.backingFormat == nil && !v.keep && !v.hasOption("backing_fmt"):
-		return failf("Use of backing file requires explicit backing format")
+		return nil, failf("Use of backing file requires explicit backing format")
 	case v.compress && !f.Compresses:
-		return failf("Compression not supported for this file format")
+		return nil, failf("Compression not supported for this file format")
 	case !v.cache.valid():
-		return failf("Invalid cache option: %s", v.cache)
+		return nil, failf("Invalid cache option: %s", v.cache)
 	}
-	return nil
+	return f, nil
 }
 
 func (c *convertCommand) hasOption(name string) bool {

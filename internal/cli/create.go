@@ -83,11 +83,15 @@ func (c *createCommand) run(sh *shell, args []string) error {
 
 // create makes the image. size is in decimal digits, empty if it is not given.
 func (c *createCommand) create(sh *shell, name, size string) error {
+	f, err := diskimg.FindCreator(c.format)
+	if err != nil {
+		return err
+	}
 	path, err := newPath(name)
 	if err != nil {
 		return err
 	}
-	s, err := newSettings(sh, c.format, &c.list)
+	s, err := newSettings(sh, f, &c.list)
 	if err != nil {
 		return err
 	}
@@ -117,11 +121,7 @@ func newPath(name string) (string, error) {
 }
 
 // newSettings returns the creation options of a format with those given set.
-func newSettings(sh *shell, format string, list *optionList) (*diskimg.Settings, error) {
-	f, err := diskimg.FindFormat(format)
-	if err != nil {
-		return nil, failf("Unknown file format '%s'", format)
-	}
+func newSettings(sh *shell, f *diskimg.Format, list *optionList) (*diskimg.Settings, error) {
 	s := f.Settings()
 	for _, p := range list.pairs() {
 		if err := setOption(sh, f, s, p); err != nil {
@@ -188,12 +188,14 @@ func (sh *shell) warnHex(s string) {
 	sh.warn("Using a multiplier suffix on hex numbers is deprecated: %s", s)
 }
 
-// helpOptions lists the creation options of a format.
+// helpOptions lists the creation options of a format; those about the file
+// only if a file is named.
 func (sh *shell) helpOptions(format string, args []string) error {
-	f, err := diskimg.FindFormat(format)
+	f, err := diskimg.FindCreator(format)
 	if err != nil {
-		return failf("Unknown file format '%s'", format)
+		return err
 	}
+	options := slices.Clone(f.Options)
 	if len(args) > 0 {
 		if _, err := newPath(args[0]); err != nil {
 			return err
@@ -201,11 +203,15 @@ func (sh *shell) helpOptions(format string, args []string) error {
 		sh.printf("Supported options:\n")
 	} else {
 		sh.printf("Supported %s options:\n", format)
+		options = slices.DeleteFunc(options, func(o diskimg.Option) bool { return o.File })
 	}
-	options := slices.SortedFunc(slices.Values(f.Options), func(a, b diskimg.Option) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(options, func(a, b diskimg.Option) int { return strings.Compare(a.Name, b.Name) })
 	for _, o := range options {
 		left := "  " + o.Name + "=<" + [...]string{"str", "bool (on/off)", "size", "num"}[o.Type&3] + ">"
 		sh.printf("%-24s - %s\n", left, o.Help)
+	}
+	if len(args) == 0 {
+		sh.printf("\nThe protocol level may support further options.\nSpecify the target filename to include those options.\n")
 	}
 	return nil
 }
