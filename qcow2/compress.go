@@ -8,6 +8,7 @@ import (
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/deflate"
 	"github.com/diskimg/diskimg/internal/inflate"
+	"github.com/diskimg/diskimg/internal/zstd"
 )
 
 // Compressed clusters. Facts: qcow2 specification, "Compressed Clusters
@@ -22,7 +23,7 @@ var inflaters = sync.Pool{New: func() any { return new(inflate.Decoder) }}
 // decompress fills dst, a cluster, from src.
 func (h *header) decompress(dst, src []byte) error {
 	if h.compression == compressionZstd {
-		return tmpZstdD(dst, src)
+		return zstd.Decode(dst, src)
 	}
 	in := inflaters.Get().(*inflate.Decoder)
 	defer inflaters.Put(in)
@@ -32,7 +33,7 @@ func (h *header) decompress(dst, src []byte) error {
 // compress returns how long src is in dst; ok is false if it does not fit.
 func (h *header) compress(dst, src []byte) (n int, ok bool) {
 	if h.compression == compressionZstd {
-		return tmpZstdC(dst, src)
+		return zstd.Compress(dst, src)
 	}
 	return deflate.Compress(dst, src)
 }
@@ -287,10 +288,9 @@ func (d *disk) publishSqueezed(list []squeezed, off guestOff) error {
 			for i, s := range list {
 				place := at + i<<d.geo.entryBits
 				old := d.entryAt(b, place)
-				d.setEntry(b, place, d.squeezedEntry(s))
+				d.setLink(b, place, d.squeezedEntry(s))
 				d.releaseEntry(old)
 			}
-			d.newData = true
 		}
 		d.mu.Unlock()
 		if b != nil || err != nil {

@@ -43,9 +43,7 @@ var orderMutants = []mutant{
 		"if err := d.syncTables(); err != nil {\n\t\treturn d.poison(err)\n\t}", ""},
 	{"header names an L1 table that is not on disk", "resize.go",
 		"if err := d.writeCounts(); err != nil {\n\t\treturn err\n\t}\n\tvar field", "var field"},
-	{"compressed data linked as if it were on disk", "compress.go",
-		"d.newData = true", ""},
-	{"data linked as if it were on disk", "write.go",
+	{"data linked as if it were on disk", "tables.go",
 		"d.newData = true", ""},
 }
 

@@ -70,7 +70,10 @@ func smallOptions(r *rand.Rand) qcow2.CreateOptions {
 		Compression:  qcow2.Compression(r.IntN(2)),
 		ExtendedL2:   r.IntN(4) == 0,
 	}
-	if o.ExtendedL2 {
+	if r.IntN(5) == 0 {
+		// The smallest refcount structures; see ballast.
+		o.ClusterSize, o.RefcountBits, o.ExtendedL2 = 512, 64, false
+	} else if o.ExtendedL2 {
 		o.ClusterSize = 16 << 10
 	} else if r.IntN(4) == 0 {
 		o.Version, o.RefcountBits, o.Compression = 2, 16, qcow2.Zlib
@@ -86,20 +89,18 @@ func smallOptions(r *rand.Rand) qcow2.CreateOptions {
 	if r.IntN(3) == 0 {
 		o.Size -= sector
 	}
-	if o.ClusterSize == 512 && o.RefcountBits == 64 {
-		o.Size = 40 << 10 // more clusters than one refcount block counts
-	} else if !o.ExtendedL2 && r.IntN(4) == 0 {
+	if !o.ExtendedL2 && r.IntN(4) == 0 {
 		o.Size = min(32<<10, o.ClusterSize*o.ClusterSize/8) // all of an L2 table: growing needs a second
 	}
 	return o
 }
 
-// ballast counts, as leaks, almost all clusters that the refcount table of an
-// image with clusters of 512 bytes and refcounts of 64 bits can cover, so that
-// the table has to grow soon. Other images, and half of these, are left alone.
+// ballast counts leaks in an image with clusters of 512 bytes and refcounts of
+// 64 bits: almost all that its only refcount block counts, so that a second is
+// needed soon, or that its refcount table covers, so that this has to grow.
 func (s *scenario) ballast(f block.File) {
 	const entries, cluster, table = 64, 512, 512
-	if s.options.ClusterSize != cluster || s.options.RefcountBits != 64 || s.rand.IntN(2) == 0 {
+	if s.options.ClusterSize != cluster || s.options.RefcountBits != 64 {
 		return
 	}
 	put := func(p []byte, off int64) {
@@ -108,6 +109,10 @@ func (s *scenario) ballast(f block.File) {
 		}
 	}
 	one := binary.BigEndian.AppendUint64(nil, 1)
+	if s.rand.IntN(2) == 0 {
+		put(bytes.Repeat(one, entries-9-s.rand.IntN(16)), 2*cluster+8*8)
+		return
+	}
 	for b := int64(1); b < entries; b++ {
 		at := b * entries * cluster
 		put(binary.BigEndian.AppendUint64(nil, uint64(at)), table+8*b)

@@ -13,7 +13,7 @@ func (d *disk) link(a *allocation, i int64, b *cache.Block, at int) {
 	if d.geo.extended {
 		e.bitmap = d.linkedBitmap(a, i, old)
 	}
-	d.setEntry(b, at, e)
+	d.setLink(b, at, e)
 	if a.run.n > 0 {
 		d.releaseEntry(old)
 	}

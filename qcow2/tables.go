@@ -71,6 +71,12 @@ func (d *disk) setEntry(b *cache.Block, at int, e l2Entry) {
 	d.l2.MarkDirty(b)
 }
 
+// setLink is setEntry for an entry that leads to data written just now.
+func (d *disk) setLink(b *cache.Block, at int, e l2Entry) {
+	d.setEntry(b, at, e)
+	d.newData = true
+}
+
 // loadSlice brings an L2 slice into the cache, reading it without a lock. While
 // one goroutine reads a slice, others wait for it, so a slice can't change on
 // disk between being read and being cached. Takes mu.

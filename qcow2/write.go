@@ -268,7 +268,6 @@ func (d *disk) publish(a *allocation) error {
 			for i := range a.clusters {
 				d.link(a, i, b, at+int(i)<<d.geo.entryBits)
 			}
-			d.newData = true
 		}
 		d.mu.Unlock()
 		if b != nil || err != nil {
