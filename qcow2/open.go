@@ -178,7 +178,7 @@ func (d *disk) load(o *OpenOptions) error {
 	if err := d.openData(o); err != nil {
 		return err
 	}
-	d.sparse = isSparse(d.data)
+	d.sparse = d.data == d.file && isSparse(d.file)
 	if err := d.openBacking(o); err != nil {
 		return err
 	}
