@@ -216,6 +216,25 @@ func TestDataFilePolicy(t *testing.T) {
 			t.Errorf("to inspect an image needs no data file: %v", err)
 		}
 	}
+	// The QEMU tools look for data files in the current directory, we then
+	// look beside the image as well.
+	for _, d := range []string{dir, top} {
+		t.Chdir(d)
+		makeImage(t, filepath.Join(dir, "there"), CreateOptions{
+			Format: "qcow2", Options: map[string]string{"data_file": "tools"}, PlanOptions: PlanOptions{Policy: Permissive{}},
+		}, 0)
+		img, err := Open(filepath.Join(dir, "there"), &OpenOptions{Policy: Permissive{}})
+		if err != nil {
+			t.Fatalf("made and opened in %s: %v", d, err)
+		}
+		img.Close()
+		if err := os.Remove("tools"); err != nil {
+			t.Errorf("the data file is not in the current directory: %v", err)
+		}
+		if _, err := Open(filepath.Join(dir, "there"), &OpenOptions{Policy: Permissive{}}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("without its data file: %v", err)
+		}
+	}
 	err = Create(filepath.Join(dir, "same"), &CreateOptions{Format: "qcow2", Size: 1 << 20, Options: map[string]string{"data_file": "./same"}})
 	if err == nil || !strings.Contains(err.Error(), "another file") {
 		t.Errorf("an image that is its own data file: %v", err)
