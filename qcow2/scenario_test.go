@@ -44,6 +44,7 @@ type scenario struct {
 	img   *block.Image
 	ops   []scenarioOp
 	sizes []int64 // of the disk, before and after it was grown
+	heavy bool    // the refcount table is about to grow, see ballast
 	safe  int     // how many of ops have been flushed
 }
 
@@ -113,6 +114,7 @@ func (s *scenario) ballast(f block.File) {
 		put(bytes.Repeat(one, entries-9-s.rand.IntN(16)), 2*cluster+8*8)
 		return
 	}
+	s.heavy = true
 	for b := int64(1); b < entries; b++ {
 		at := b * entries * cluster
 		put(binary.BigEndian.AppendUint64(nil, uint64(at)), table+8*b)
