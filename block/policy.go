@@ -1,5 +1,7 @@
 package block
 
+import "cmp"
+
 // Role is what an image refers to another file for.
 type Role uint8
 
@@ -46,5 +48,5 @@ func (Deny) OpenImage(ref Ref) (*Image, error) { return nil, ref.refuse() }
 func (Deny) OpenFile(ref Ref) (File, error) { return nil, ref.refuse() }
 
 func (r Ref) refuse() error {
-	return Errorf(ErrRefused, "%s names %s %q and no policy allows opening it", r.From, r.Role, r.Name)
+	return Errorf(ErrRefused, "%s names %s %q and no policy allows opening it", cmp.Or(r.From, "the image"), r.Role, r.Name)
 }

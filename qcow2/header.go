@@ -412,6 +412,8 @@ func (h *header) validateFeatures() error {
 		return block.Corruptf("Compression type incompatible feature bit must be set for compression_type %d", h.compression)
 	case h.incompat&incompatExtendedL2 != 0 && h.clusterBits < 14:
 		return block.Corruptf("Extended L2 entries need clusters of at least 16384 bytes, this image has %d", h.clusterSize())
+	case h.autoclear&autoclearRawData != 0 && h.incompat&incompatDataFile != 0 && h.backingName != "":
+		return block.Corruptf("an image with a raw data file can't have a backing file, this one names %q", h.backingName)
 	}
 	return nil
 }

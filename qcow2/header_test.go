@@ -275,6 +275,8 @@ func TestHeaderValidate(t *testing.T) {
 		{func(h *header) { h.incompat |= incompatCompression }, corrupt, "Compression type incompatible feature bit is set, but compression_type is 0 (zlib)"},
 		{func(h *header) { h.incompat |= incompatExtendedL2; h.setBits(13) }, corrupt, "Extended L2 entries need clusters of at least 16384 bytes, this image has 8192"},
 		{func(h *header) { h.incompat |= incompatExtendedL2; h.setBits(14) }, nil, ""},
+		{func(h *header) { h.incompat |= incompatDataFile; h.autoclear = autoclearRawData }, corrupt, `an image with a raw data file can't have a backing file, this one names "base.raw"`},
+		{func(h *header) { h.incompat |= incompatDataFile; h.autoclear, h.backingName = autoclearRawData, "" }, nil, ""},
 		{func(h *header) { h.cryptMethod = 1 }, unsupported, "encrypted with legacy AES (crypt_method 1)"},
 		{func(h *header) { h.cryptMethod = 2 }, unsupported, "encrypted with LUKS (crypt_method 2)"},
 		{func(h *header) { h.cryptMethod = 3 }, unsupported, "Unsupported encryption method 3"},

@@ -262,9 +262,6 @@ func (d *disk) openBacking(o *OpenOptions) error {
 	if d.hdr.backingName == "" || o.NoBacking {
 		return nil
 	}
-	if d.hdr.autoclear&autoclearRawData != 0 && d.hdr.incompat&incompatDataFile != 0 {
-		return block.Corruptf("an image with a raw data file can't have a backing file, this one names %q", d.hdr.backingName)
-	}
 	format := string(d.hdr.find(extBackingFormat))
 	b, err := policy(o).OpenImage(block.Ref{Role: block.RoleBacking, Name: d.hdr.backingName, Format: format, From: o.Path})
 	if err != nil {
