@@ -178,7 +178,7 @@ func (d *disk) load(o *OpenOptions) error {
 	if err := d.openData(o); err != nil {
 		return err
 	}
-	d.sparse = d.data == d.file && isSparse(d.file)
+	d.sparse = d.isSparse()
 	if err := d.openBacking(o); err != nil {
 		return err
 	}
@@ -269,21 +269,6 @@ func (d *disk) openBacking(o *OpenOptions) error {
 	}
 	d.backing = b
 	return nil
-}
-
-// isSparse reports whether clearly less of f is allocated than it is long, so
-// that it is worth asking where its holes are.
-func isSparse(f block.File) bool {
-	a, ok := f.(block.AllocatedSizer)
-	if !ok {
-		return false
-	}
-	size, err := f.Size()
-	if err != nil {
-		return false
-	}
-	allocated, err := a.AllocatedSize()
-	return err == nil && allocated+allocated/9+(128<<10) < size
 }
 
 // prepareWrites loads what only writing needs, and makes the header fit for it.

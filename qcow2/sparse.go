@@ -1,0 +1,74 @@
+package qcow2
+
+import "github.com/diskimg/diskimg/block"
+
+// Whether data clusters may well be holes of the image file, so that it is worth
+// asking for them: of what was preallocated and never written, mostly. The
+// answer is also what map shows, so it is the one that QEMU's programs are seen
+// to give: they ask if the file system has allocated two clusters less than
+// have a refcount, and a tenth less.
+
+const (
+	leastHoles = 2        // clusters
+	holesShare = 10       // one in so many
+	maxCounted = 64 << 20 // bytes of refcount blocks
+)
+
+// isSparse counts refcounts only if the length of the file leaves room for
+// doubt. Refcounts that can't be read are those of a file to be read plainly.
+func (d *disk) isSparse() bool {
+	f, ok := d.file.(block.AllocatedSizer)
+	if !ok || d.data != d.file {
+		return false
+	}
+	size, err := d.file.Size()
+	if err != nil {
+		return false
+	}
+	bytes, err := f.AllocatedSize()
+	if err != nil {
+		return false
+	}
+	allocated, most := bytes>>d.geo.clusterBits, d.geo.clusters(size)
+	if most-allocated < leastHoles {
+		return false
+	}
+	enough := allocated + max(leastHoles, most/holesShare)
+	counted := d.countUsed(most, enough)
+	return counted-allocated >= max(leastHoles, counted/holesShare)
+}
+
+// countUsed returns how many of the first clusters have a refcount, or enough
+// as soon as there are so many. What would take long to count is enough, too:
+// one refcount block may stand for many.
+func (d *disk) countUsed(clusters, enough int64) int64 {
+	blocks := (clusters-1)>>d.geo.refBits + 1
+	if blocks > maxCounted>>d.geo.clusterBits {
+		return enough
+	}
+	var n int64
+	table := make([]byte, min(8*blocks, int64(d.hdr.reftableClusters)<<d.geo.clusterBits))
+	refs := make([]byte, d.geo.clusterSize)
+	if d.readTable("refcount table", table, hostOff(d.hdr.reftableOffset)) != nil {
+		return 0
+	}
+	for _, e := range decodeTable(table) {
+		off := hostOff(e &^ reftableReserved)
+		if off == 0 || d.readTable("refcount block", refs, off) != nil {
+			continue
+		}
+		if n += d.countBlock(refs); n >= enough {
+			return enough
+		}
+	}
+	return n
+}
+
+func (d *disk) countBlock(refs []byte) (n int64) {
+	for i := range int64(1) << d.geo.refBits {
+		if getRef(refs, i, d.geo.refOrder) != 0 {
+			n++
+		}
+	}
+	return n
+}
