@@ -6,9 +6,9 @@ const (
 	// fastIn is how much of the input must be left for a round of fast. It
 	// loads two words, the second at most 7 bytes after the first.
 	fastIn = 16
-	// fastOut is how much room a round needs in the output, for three pairs
-	// of literals and a match, written in words.
-	fastOut = 6 + 258 + 16
+	// fastOut is how much room a round needs in the output, for literals and
+	// a match that is written in words.
+	fastOut = 3 + 258 + 16
 )
 
 // fast does what symbol does, over and over, as long as so much is left of
@@ -21,25 +21,14 @@ loop:
 	for pos <= lastPos && out <= lastOut {
 		b, n, pos = refill(b, n, src, pos)
 		e := d.lit[b&(1<<litRoot-1)]
-		if e&literal != 0 { // up to three entries, 33 bits
-			p := (*[fastOut]byte)(dst[out:])
-			binary.LittleEndian.PutUint16(p[:], uint16(e>>16))
-			k := e.count()
+		for i := 0; e&literal != 0; i++ { // up to three, of up to 11 bits
+			dst[out] = byte(e >> 16)
+			out++
 			b, n = e.consume(b, n)
-			e = d.lit[b&(1<<litRoot-1)]
-			if e&literal != 0 {
-				binary.LittleEndian.PutUint16(p[k:], uint16(e>>16))
-				k += e.count()
-				b, n = e.consume(b, n)
-				e = d.lit[b&(1<<litRoot-1)]
-				if e&literal != 0 {
-					binary.LittleEndian.PutUint16(p[k&7:], uint16(e>>16))
-					out += k + e.count()
-					b, n = e.consume(b, n)
-					continue
-				}
+			if i == 2 {
+				continue loop
 			}
-			out += k
+			e = d.lit[b&(1<<litRoot-1)]
 		}
 		if e&special != 0 {
 			e = d.lit.find(b)

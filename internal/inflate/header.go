@@ -1,9 +1,5 @@
 package inflate
 
-// pairFrom is how much output must be left for joined literals to save more
-// time than it takes to join them.
-const pairFrom = 16 << 10
-
 // lensOrder is the order in which the lengths of the codes of the code lengths
 // come.
 var lensOrder = [19]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
@@ -34,9 +30,6 @@ func (d *Decoder) readTables() error {
 		return ErrLiterals
 	case !build(d.dist[:], distRoot, distSymbols[:], lens[nlit:], true):
 		return ErrDistances
-	}
-	if len(d.dst)-d.out >= pairFrom {
-		d.lit.pair()
 	}
 	return nil
 }

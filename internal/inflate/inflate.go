@@ -137,17 +137,13 @@ func (d *Decoder) symbol() (ended bool, err error) {
 	d.fill()
 	e := d.lit.find(d.bits)
 	saved := d.bits
-	if e&literal != 0 {
-		if !d.drop(e.width()) { // of a pair, the first
-			return false, ErrTruncated
-		}
-		d.dst[d.out] = byte(e >> 16)
-		d.out++
-		return false, nil
-	}
 	switch {
 	case !d.drop(e.size()):
 		return false, ErrTruncated
+	case e&literal != 0:
+		d.dst[d.out] = byte(e >> 16)
+		d.out++
+		return false, nil
 	case e&kind == endOfBlock:
 		return true, nil
 	case e&special != 0:

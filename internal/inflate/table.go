@@ -34,19 +34,16 @@ type (
 // entry says what a code stands for, from the lowest bit on:
 //
 //	6 bits   length of the code and of the extra bits after it, together
-//	1 bit    it is one or two literals
+//	1 bit    it is a literal
 //	1 bit    it is special
-//	4 bits   (from bit 8) length of the code, the first one of two; width of a subtable
-//	2 bits   how many literals; which special
-//	16 bits  (from bit 16) the literals; the base value; start of a subtable
+//	4 bits   (from bit 8) length of the code; width of a subtable
+//	2 bits   which special
+//	16 bits  (from bit 16) the literal; the base value; start of a subtable
 type entry uint32
 
 const (
 	literal entry = 1 << 6
 	special entry = 1 << 7
-
-	one entry = 1 << 12
-	two entry = 2 << 12
 
 	invalid    = special
 	endOfBlock = special | 1<<12
@@ -59,9 +56,6 @@ func (e entry) size() uint { return uint(e & 63) }
 
 // width is the length of the code, or the number of bits indexing a subtable.
 func (e entry) width() uint { return uint(e >> 8 & 15) }
-
-// count is the number of literals.
-func (e entry) count() int { return int(e >> 12 & 3) }
 
 // value is the base with the extra bits, taken from what size will consume.
 func (e entry) value(b uint64) int {
@@ -159,23 +153,6 @@ func enter(table []entry, root int, symbols []entry, lens []uint8, sorted []uint
 // coded is what a symbol's entry is when its code has n bits.
 func (e entry) coded(n int) entry { return e + entry(n)*(1+1<<8) }
 
-// pair joins literals whose codes fit into the index together. No branch in it
-// depends on the code, since none could be foretold.
-func (t *litTable) pair() {
-	for i := 1<<litRoot - 1; i >= 0; i-- {
-		a := t[i]
-		b := t[i>>a.size()] // not above i, so not joined yet
-		joined := a + two - one + entry(b.size()) + b>>16<<24
-		if a&b&literal == 0 {
-			joined = a
-		}
-		if a.size()+b.size() > litRoot {
-			joined = a
-		}
-		t[i] = joined
-	}
-}
-
 var litSymbols, distSymbols, lensSymbols = symbols()
 
 // symbols are the entries of all symbols without the lengths of their codes.
@@ -184,7 +161,7 @@ func symbols() (lit [maxLitCodes + 2]entry, dist [maxDistCodes + 2]entry, lens [
 		lens[s] = entry(s) << 16
 	}
 	for s := range endSymbol {
-		lit[s] = literal | one | entry(s)<<16
+		lit[s] = literal | entry(s)<<16
 	}
 	lit[endSymbol] = endOfBlock
 	base := entry(3)
@@ -232,6 +209,5 @@ var fixedTables = sync.OnceValue(func() *fixed {
 		five[s] = 5
 	}
 	build(f.dist[:], distRoot, distSymbols[:], five[:], false)
-	f.lit.pair()
 	return f
 })
