@@ -285,6 +285,9 @@ func (d *disk) publishSqueezed(list []squeezed, off guestOff) error {
 			err = d.broken
 		}
 		if err == nil && b != nil {
+			err = d.mayReplace(b, at, int64(len(list)))
+		}
+		if err == nil && b != nil {
 			for i, s := range list {
 				place := at + i<<d.geo.entryBits
 				old := d.entryAt(b, place)

@@ -107,14 +107,20 @@ func (d *disk) collect() (*batch, error) {
 	b.counts = cachePieces(metaRefblock, b.refs)
 	b.links = append(cachePieces(metaL2, b.blocks), tablePieces(metaL1, d.hdr.l1Offset, d.l1, d.l1Dirty)...)
 	b.reftable = tablePieces(metaReftable, d.hdr.reftableOffset, d.reftable, d.reftableDirty)
+	return b, d.mayWriteBatch(b)
+}
+
+// mayWriteBatch refuses a batch of which anything would touch what is not its
+// own. Needs mu exclusively.
+func (d *disk) mayWriteBatch(b *batch) error {
 	for _, list := range [][]piece{b.counts, b.reftable, b.links} {
 		for _, p := range list {
 			if err := d.mayWriteMeta(p.kind, p.off, int64(len(p.data))); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return b, nil
+	return nil
 }
 
 func cachePieces(kind metaKind, blocks []*cache.Block) []piece {

@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cache"
 )
 
 // The map of all clusters that hold metadata. Before anything is written, its
@@ -23,12 +24,13 @@ const (
 	metaSnapshots
 	metaInactiveL1
 	metaBitmaps
+	metaReplaced // a table that is referred to no more, until it is freed
 	metaConflict // more than one structure claims it
 )
 
 var metaNames = [...]string{
 	"qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block",
-	"snapshot table", "inactive L1 table", "bitmap directory", "several structures at once",
+	"snapshot table", "inactive L1 table", "bitmap directory", "replaced table", "several structures at once",
 }
 
 func (k metaKind) String() string { return metaNames[k] }
@@ -157,6 +159,15 @@ func (d *disk) claim(kind metaKind, off hostOff, n int64) {
 	d.meta.add(kind, int64(off)>>d.geo.clusterBits, d.geo.clusters(n))
 }
 
+// replaced gives up a table of n bytes at off, which mayWriteMeta has found to
+// be nothing else. It stays claimed until it is freed. Needs mu exclusively.
+func (d *disk) replaced(off hostOff, n int64) {
+	first, count := int64(off)>>d.geo.clusterBits, d.geo.clusters(n)
+	d.meta.remove(first, count)
+	d.meta.add(metaReplaced, first, count)
+	d.release(first, count)
+}
+
 // mayWriteMeta refuses a write of n bytes of a kind at off that would touch
 // anything else. Needs mu.
 func (d *disk) mayWriteMeta(kind metaKind, off hostOff, n int64) error {
@@ -170,6 +181,31 @@ func (d *disk) mayWriteMeta(kind metaKind, off hostOff, n int64) error {
 		other = r.kind.String()
 	}
 	return d.corrupt(block.Corruptf("Preventing invalid write on metadata (overlaps with %s): %s at %#x", other, kind, int64(off)))
+}
+
+// mayGiveUp refuses to free metadata as if it were what an L2 entry refers to.
+// Needs mu, at least shared.
+func (d *disk) mayGiveUp(e l2Entry) error {
+	switch {
+	case e.compressed():
+		off, n := d.geo.compressedRange(e.desc)
+		return d.mayWriteData(off, n)
+	case int64(e.host())&(d.geo.clusterSize-1) != 0:
+		return damage(block.Corruptf("cluster offset %#x is not a multiple of the cluster size %d", int64(e.host()), d.geo.clusterSize))
+	case e.host() != 0:
+		return d.mayWriteData(e.host(), d.geo.clusterSize)
+	}
+	return nil
+}
+
+// mayReplace is mayGiveUp for n entries of the slice b, from at on.
+func (d *disk) mayReplace(b *cache.Block, at int, n int64) error {
+	for i := range int(n) {
+		if err := d.mayGiveUp(d.entryAt(b, at+i<<d.geo.entryBits)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mayWriteData refuses guest data in clusters that hold metadata. Needs mu, at

@@ -79,6 +79,11 @@ func (d *disk) loadRefs(slice hostOff) (*cache.Block, error) {
 	if b := d.refs.Get(int64(slice)); b != nil {
 		return b, nil
 	}
+	// A block that is named twice would be counted in twice, and each search
+	// for space would go through it as often.
+	if err := d.mayWriteMeta(metaRefblock, slice, int64(d.refs.BlockSize())); err != nil {
+		return nil, err
+	}
 	data := make([]byte, d.refs.BlockSize())
 	if err := d.readTable("refcount block", data, slice); err != nil {
 		return nil, err
@@ -117,13 +122,17 @@ func (d *disk) addRef(c int64, delta int) error {
 	setRef(b.Data, i, d.geo.refOrder, v)
 	d.refs.MarkDirty(b)
 	if v == 0 {
-		d.freed(c)
+		return d.freed(c)
 	}
 	return nil
 }
 
-// freed notes that cluster c can be allocated again.
-func (d *disk) freed(c int64) {
+// freed notes that cluster c can be allocated again. Of metadata, only what has
+// been replaced may be freed.
+func (d *disk) freed(c int64) error {
+	if r, ok := d.meta.hit(c, 1); ok && r.kind != metaReplaced {
+		return d.corrupt(block.Corruptf("Preventing freeing of metadata (%s) at offset %#x", r.kind, c<<d.geo.clusterBits))
+	}
 	d.freeHint = min(d.freeHint, c)
 	if d.pack>>d.geo.clusterBits == hostOff(c) {
 		d.pack = 0
@@ -133,6 +142,7 @@ func (d *disk) freed(c int64) {
 		d.l2.Forget(c<<d.geo.clusterBits, d.geo.clusterSize)
 		d.refs.Forget(c<<d.geo.clusterBits, d.geo.clusterSize)
 	}
+	return nil
 }
 
 // release notes that n clusters from c on lost one reference each. Their counts
@@ -218,6 +228,9 @@ func (d *disk) growReftable(need int64) error {
 	if (first+tableClusters+blocks)<<g.clusterBits >= maxHostOffset {
 		return block.Errorf(block.ErrNoSpace, "refcount table would lie beyond offset %#x", int64(maxHostOffset))
 	}
+	if err := d.mayAllocate(first, tableClusters+blocks); err != nil {
+		return err
+	}
 	table := make([]uint64, tableClusters*perCluster)
 	copy(table, d.reftable)
 	return d.writeNewReftable(table, first, tableClusters, blocks)
@@ -249,7 +262,7 @@ func (d *disk) writeNewReftable(table []uint64, first, tableClusters, blocks int
 	if err := d.patchHeader(atReftable, field[:]); err != nil {
 		return err
 	}
-	d.release(int64(d.hdr.reftableOffset)>>g.clusterBits, int64(d.hdr.reftableClusters))
+	d.replaced(hostOff(d.hdr.reftableOffset), int64(d.hdr.reftableClusters)<<g.clusterBits)
 	d.hdr.reftableOffset, d.hdr.reftableClusters = uint64(off), uint32(tableClusters)
 	d.reftable = table
 	clear(d.reftableDirty)

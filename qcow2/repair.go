@@ -83,7 +83,9 @@ func (k *checker) setCounts(clusters []int64, fixed *int64) error {
 		setRef(b.Data, i, d.geo.refOrder, want)
 		d.refs.MarkDirty(b)
 		if want == 0 {
-			d.freed(c)
+			if err := d.freed(c); err != nil {
+				return err
+			}
 		}
 		*fixed++
 	}
@@ -129,9 +131,11 @@ func (k *checker) writeLinks() error {
 	d := k.d
 	b := &batch{blocks: d.l2.TakeDirty()}
 	b.links = append(cachePieces(metaL2, b.blocks), tablePieces(metaL1, d.hdr.l1Offset, d.l1, d.l1Dirty)...)
-	err := d.writeBatch(b)
-	d.l2.Written(b.blocks)
-	if err != nil {
+	defer d.l2.Written(b.blocks)
+	if err := d.mayWriteBatch(b); err != nil {
+		return err
+	}
+	if err := d.writeBatch(b); err != nil {
 		return d.poison(err)
 	}
 	return nil

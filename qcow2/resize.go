@@ -52,6 +52,11 @@ func (d *disk) growL1(need int64) error {
 	if need <= old && d.hdr.l1Offset != 0 {
 		return nil
 	}
+	if old > 0 {
+		if err := d.mayWriteMeta(metaL1, hostOff(d.hdr.l1Offset), old*8); err != nil {
+			return err
+		}
+	}
 	clusters := max(1, d.geo.clusters(need*8))
 	run, err := d.alloc(clusters, clusters)
 	if err != nil {
@@ -84,7 +89,7 @@ func (d *disk) switchL1(table []uint64, off hostOff) error {
 		return err
 	}
 	if d.hdr.l1Offset != 0 {
-		d.release(int64(d.hdr.l1Offset)>>d.geo.clusterBits, d.geo.clusters(int64(len(d.l1))*8))
+		d.replaced(hostOff(d.hdr.l1Offset), int64(len(d.l1))*8)
 	}
 	d.l1 = table
 	d.hdr.l1Offset, d.hdr.l1Size = uint64(off), uint32(len(table))
@@ -98,9 +103,11 @@ func (d *disk) writeCounts() error {
 	b := &batch{refs: d.refs.TakeDirty()}
 	b.counts = cachePieces(metaRefblock, b.refs)
 	b.reftable = tablePieces(metaReftable, d.hdr.reftableOffset, d.reftable, d.reftableDirty)
-	err := d.writeBatch(b)
-	d.refs.Written(b.refs)
-	if err != nil {
+	defer d.refs.Written(b.refs)
+	if err := d.mayWriteBatch(b); err != nil {
+		return err
+	}
+	if err := d.writeBatch(b); err != nil {
 		return d.poison(err)
 	}
 	return nil

@@ -127,6 +127,9 @@ func (d *disk) ownTable(off guestOff) error {
 	}
 	data := make([]byte, d.geo.clusterSize)
 	if old != 0 {
+		if err := d.mayWriteMeta(metaL2, old, d.geo.clusterSize); err != nil {
+			return err
+		}
 		if err := d.readWholeL2(data, old); err != nil {
 			return err
 		}
@@ -137,7 +140,7 @@ func (d *disk) ownTable(off guestOff) error {
 	}
 	d.setL1(i, uint64(table)|flagCopied)
 	if old != 0 {
-		d.release(int64(old)>>d.geo.clusterBits, 1)
+		d.replaced(old, d.geo.clusterSize)
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package qcow2
 
-import "github.com/diskimg/diskimg/block"
+import (
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cache"
+)
 
 // Guest writes. Clusters that are ours alone are written in place. Everything
 // else is planned (space found and counted), filled (data and the old bytes
@@ -265,9 +268,7 @@ func (d *disk) publish(a *allocation) error {
 			err = d.broken
 		}
 		if err == nil && b != nil {
-			for i := range a.clusters {
-				d.link(a, i, b, at+int(i)<<d.geo.entryBits)
-			}
+			err = d.linkAll(a, b, at)
 		}
 		d.mu.Unlock()
 		if b != nil || err != nil {
@@ -277,6 +278,20 @@ func (d *disk) publish(a *allocation) error {
 			return err
 		}
 	}
+}
+
+// linkAll links the clusters of a in the slice b, from at on, if what they
+// replace may be given up. Needs mu exclusively.
+func (d *disk) linkAll(a *allocation, b *cache.Block, at int) error {
+	if a.run.n > 0 {
+		if err := d.mayReplace(b, at, a.clusters); err != nil {
+			return err
+		}
+	}
+	for i := range a.clusters {
+		d.link(a, i, b, at+int(i)<<d.geo.entryBits)
+	}
+	return nil
 }
 
 // undo takes the space of a back that was to be linked and was not. Takes mu.

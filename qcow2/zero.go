@@ -228,6 +228,11 @@ func (d *disk) changeEntry(b *cache.Block, at int, units uint64, f func(l2Entry,
 	if c == keep || e == old {
 		return nil
 	}
+	if c == free {
+		if err := d.mayGiveUp(old); err != nil {
+			return err
+		}
+	}
 	d.setEntry(b, at, e)
 	if c == free {
 		d.releaseEntry(old)
