@@ -17,10 +17,10 @@ const (
 	Zstd
 )
 
-// Decompress has qemu-img read a compressed cluster. It makes a qcow2 image of
-// one cluster of 1<<clusterBits bytes, whose compressed data takes up the given
-// bytes and zeros up to the end of the last sector. The error is qemu-img's
-// refusal.
+// Decompress has qemu-img read a compressed cluster. It makes a qcow2 image
+// of one cluster of 1<<clusterBits bytes, whose compressed data is the given, at
+// least one byte, and zeros up to the end of the last sector. The error is
+// qemu-img's refusal.
 func Decompress(t testing.TB, m Compression, clusterBits int, data []byte) ([]byte, error) {
 	t.Helper()
 	Need(t, "qemu-img")
