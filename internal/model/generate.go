@@ -41,6 +41,9 @@ func newPlan(f blocktest.Format, o Options, dir string) (plan, error) {
 	if p.MaxSize == 0 {
 		p.MaxSize = 4 << 20
 	}
+	if Race {
+		p.MaxSize = min(p.MaxSize, 512<<10)
+	}
 	s := session{plan: p, dir: dir, seq: Sequence{Size: 1 << 20, Base: -1, Options: o.Create}}
 	if err := s.create(); err != nil {
 		return p, err

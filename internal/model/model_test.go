@@ -21,9 +21,19 @@ func TestRunPasses(t *testing.T) {
 	}
 }
 
+// needNoRace skips a test that the race detector makes slow and has no interest
+// in.
+func needNoRace(t *testing.T) {
+	t.Helper()
+	if model.Race {
+		t.Skip("no two goroutines")
+	}
+}
+
 // A run finds each bug that one goroutine can see, and cuts the sequence down to
 // the few operations that show it.
 func TestRunFindsBugs(t *testing.T) {
+	needNoRace(t)
 	for bug, most := range map[tiny.Bug]int{
 		tiny.LoseHead:     2,
 		tiny.LoseTail:     2,
@@ -55,6 +65,7 @@ func TestRunFindsBugs(t *testing.T) {
 
 // What a failed run prints fails when it is run again.
 func TestPrintedSequenceFailsAgain(t *testing.T) {
+	needNoRace(t)
 	format := tiny.Format(tiny.StaleReuse)
 	failure := tiny.Fails(t, func(t testing.TB) { model.Run(t, format, model.Options{}) })
 	_, text, _ := strings.Cut(failure, "`")
@@ -99,7 +110,7 @@ func TestConcurrentPasses(t *testing.T) {
 
 // Writers that don't wait for each other, or for readers, are found.
 func TestConcurrentFindsBugs(t *testing.T) {
-	if raceDetector {
+	if model.Race {
 		t.Skip("the race detector finds these first")
 	}
 	slow := blocktest.Hook(func(op blocktest.IO, _, n int64) error {

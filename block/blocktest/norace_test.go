@@ -1,5 +1,0 @@
-//go:build !race
-
-package blocktest_test
-
-const raceDetector = false
