@@ -2,6 +2,10 @@ package inflate
 
 import "encoding/binary"
 
+// The loop in which nearly all time is spent. It checks codes and distances like
+// the careful one and never comes near the end of a buffer. It is one function
+// because a call in it would put all its variables into memory.
+
 const (
 	// fastIn is how much of the input must be left for a round of fast. It
 	// loads two words, the second at most 7 bytes after the first.

@@ -1,5 +1,8 @@
 package inflate
 
+// The header of a dynamic block (RFC 1951, section 3.2.7). After it the tables
+// hold complete codes, or the sparse ones that zlib takes as well.
+
 // lensOrder is the order in which the lengths of the codes of the code lengths
 // come.
 var lensOrder = [19]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}

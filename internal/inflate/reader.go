@@ -2,6 +2,8 @@ package inflate
 
 import "encoding/binary"
 
+// The bits of the input, with its end in view.
+
 // reader takes bits from a buffer, the lowest bit of each byte first. Past the
 // end of the buffer it shows zeros, which can be looked at and not taken.
 //

@@ -10,6 +10,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+// Frames are measured before they are decoded, since the library fails on what
+// follows them: the padding of a sector, or the next cluster.
+
 // MaxWindow is the largest window that a frame may ask for, in bytes. It is what
 // QEMU takes. No memory is set aside for it.
 const MaxWindow = 128 << 20
