@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -83,14 +82,7 @@ func world(t *testing.T) string {
 // twin is a copy of the world that is mended after each command line.
 type twin struct {
 	dir, world string
-	was        map[string]stamp
-}
-
-// stamp tells whether a file has been touched.
-type stamp struct {
-	size  int64
-	mtime time.Time
-	ino   uint64
+	was        map[string]os.FileInfo
 }
 
 func newTwin(t *testing.T, world string) *twin {
@@ -109,16 +101,16 @@ func copyFiles(t *testing.T, from, to string) {
 	}
 }
 
-func (w *twin) stamps(t *testing.T) map[string]stamp {
+func (w *twin) stamps(t *testing.T) map[string]os.FileInfo {
 	t.Helper()
-	m := map[string]stamp{}
+	m := map[string]os.FileInfo{}
 	err := filepath.WalkDir(w.dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		info, err := d.Info()
 		if err == nil {
-			m[strings.TrimPrefix(path, w.dir+"/")] = stamp{info.Size(), info.ModTime(), info.Sys().(*syscall.Stat_t).Ino}
+			m[strings.TrimPrefix(path, w.dir+"/")] = info
 		}
 		return err
 	})
@@ -133,8 +125,9 @@ func (w *twin) touched(t *testing.T) []string {
 	t.Helper()
 	now := w.stamps(t)
 	names := map[string]bool{}
-	for name, s := range now {
-		names[name] = w.was[name] != s
+	for name, is := range now {
+		was, there := w.was[name]
+		names[name] = !there || !os.SameFile(was, is) || was.Size() != is.Size() || was.ModTime() != is.ModTime()
 	}
 	for name := range w.was {
 		_, there := now[name]
