@@ -83,6 +83,17 @@ func alone(t *testing.T, f func(testing.TB, blocktest.Format, model.Options)) {
 	eachRow(t, f)
 }
 
+// Growing disks, without backing images: those can be longer than the disk.
+func TestModelGrow(t *testing.T) {
+	for name, row := range kinds {
+		t.Run(name, func(t *testing.T) {
+			f := formats.Get(t, "qcow2", nil)
+			f.Backing = false
+			model.Replay(t, f, model.Options{Create: row, Runs: 1, Actions: append(model.Actions(), model.Grow)})
+		})
+	}
+}
+
 func TestModelConcurrent(t *testing.T) {
 	for name, row := range kinds {
 		t.Run(name, func(t *testing.T) {

@@ -134,24 +134,35 @@ var flush = Action{
 
 var reopen = Action{Name: Reopen, Weight: 3}
 
-// Resize changes the size of the disk, for images that can. It is not among
-// Actions, because not all that can be resized can be in every state.
-var Resize = Action{
-	Name: "resize", Weight: 2,
-	Needs: func(img *block.Image) bool {
-		_, ok := block.As[block.Resizer](img)
-		return ok
-	},
-	Make: func(g *Gen, o *Op) {
-		o.Size = sector * (1 + g.Rand.Int64N(2*g.first/sector))
-		g.Size = o.Size
-	},
-	Do: func(img *block.Image, _ *Disk, o Op) error {
-		r, _ := block.As[block.Resizer](img)
-		return r.Resize(o.Size, block.ResizeOptions{Shrink: true})
-	},
-	Model:  func(d *Disk, o Op) { d.Resize(o.Size) },
-	QemuIO: func(o Op, _ string) string { return fmt.Sprintf("truncate %d", o.Size) },
+// Grow and Shrink change the size of the disk, for images that can. They are not
+// among Actions, because not every image that has block.Resizer can do both.
+var (
+	Grow = resize("grow", func(g *Gen) int64 {
+		return g.Size + sector*g.Rand.Int64N(max(1, (2*g.first-g.Size)/sector))
+	})
+	Shrink = resize("shrink", func(g *Gen) int64 {
+		return g.Size - sector*g.Rand.Int64N(min(g.Size/sector, 4*g.Cluster/sector))
+	})
+)
+
+func resize(name string, size func(*Gen) int64) Action {
+	return Action{
+		Name: name, Weight: 2,
+		Needs: func(img *block.Image) bool {
+			_, ok := block.As[block.Resizer](img)
+			return ok
+		},
+		Make: func(g *Gen, o *Op) {
+			o.Size = size(g)
+			g.Size = o.Size
+		},
+		Do: func(img *block.Image, _ *Disk, o Op) error {
+			r, _ := block.As[block.Resizer](img)
+			return r.Resize(o.Size, block.ResizeOptions{Shrink: true})
+		},
+		Model:  func(d *Disk, o Op) { d.Resize(o.Size) },
+		QemuIO: func(o Op, _ string) string { return fmt.Sprintf("truncate %d", o.Size) },
+	}
 }
 
 // readAt reads n bytes at off, and sees to it that each was set.

@@ -89,7 +89,7 @@ func TestSequenceText(t *testing.T) {
 		{ID: 1, Action: "write", Off: 1, Len: 513, Fill: model.Noise},
 		{ID: 2, Action: "zero", Off: 4096, Len: 1, Unmap: true},
 		{ID: 9, Action: model.Reopen},
-		{ID: 12, Action: "resize", Size: 1024},
+		{ID: 12, Action: "grow", Size: 1024},
 	}}
 	got, err := model.ParseSequence("# a comment\n\n" + s.String())
 	if err != nil || !reflect.DeepEqual(got, s) {
