@@ -231,7 +231,7 @@ func (k *checker) countL2(table hostOff, data []byte, active bool) {
 			k.countCompressed(e, active)
 		case e.host() != 0 || k.d.data != k.d.file && e.copied():
 			k.countCluster(e, table+hostOff(at), &next, active)
-		case e.desc&^(flagCopied|flagZero) != 0:
+		case e.desc&g.reservedL2() != 0:
 			k.find(block.Corruption, "ERROR found l2 entry with reserved bits set: %x", e.desc)
 		}
 		if g.extended && !e.compressed() && uint32(e.bitmap)&uint32(e.bitmap>>32) != 0 {
@@ -269,7 +269,7 @@ func (k *checker) countCompressed(e l2Entry, active bool) {
 func (k *checker) countCluster(e l2Entry, place hostOff, next *hostOff, active bool) {
 	g := &k.d.geo
 	host := e.host()
-	if e.desc&l2Reserved != 0 {
+	if e.desc&g.reservedL2() != 0 {
 		k.find(block.Corruption, "ERROR found l2 entry with reserved bits set: %x", e.desc)
 	}
 	if active {

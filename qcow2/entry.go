@@ -89,6 +89,15 @@ func (g *geometry) l2Index(off guestOff) int64 {
 // maxRefcount is the largest value of a refcount of this width.
 func (g *geometry) maxRefcount() uint64 { return 1<<(1<<g.refOrder) - 1 }
 
+// reservedL2 has the bits that an L2 entry of a cluster that is not compressed
+// must not have.
+func (g *geometry) reservedL2() uint64 {
+	if g.v3 {
+		return l2Reserved
+	}
+	return l2Reserved | flagZero
+}
+
 // l2Entry is an L2 entry with its subcluster bitmap; bitmap is 0 in images
 // without extended L2 entries.
 type l2Entry struct {

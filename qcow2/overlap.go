@@ -208,8 +208,9 @@ func (d *disk) mayReplace(b *cache.Block, at int, n int64) error {
 	return nil
 }
 
-// mayWriteData refuses guest data in clusters that hold metadata. Needs mu, at
-// least shared.
+// mayWriteData refuses guest data in clusters that hold metadata, and in those
+// that an entry names although nothing has ever been there. Needs mu, at least
+// shared.
 func (d *disk) mayWriteData(off hostOff, n int64) error {
 	if d.data != d.file {
 		return nil
@@ -218,6 +219,9 @@ func (d *disk) mayWriteData(off hostOff, n int64) error {
 	count := (int64(off)+n-1)>>d.geo.clusterBits - first + 1
 	if r, ok := d.meta.hit(first, count); ok {
 		return damage(block.Corruptf("Preventing invalid write on metadata (overlaps with %s): data cluster at %#x", r.kind, int64(off)))
+	}
+	if first+count > d.fileEnd {
+		return damage(block.Corruptf("data cluster at %#x lies beyond the end of the file", int64(off)))
 	}
 	return nil
 }
