@@ -146,6 +146,9 @@ const (
 // stateOf classifies a unit (0 without extended L2). dataFile says that guest
 // clusters lie in an external file, where offset 0 is a place like any other.
 func (g *geometry) stateOf(e l2Entry, unit uint, dataFile bool) (state, error) {
+	if e.compressed() && dataFile {
+		return 0, block.Corruptf("L2 entry %#x is a compressed cluster, which an image with an external data file does not have", e.desc)
+	}
 	if e.compressed() {
 		return compressed, nil
 	}

@@ -167,6 +167,7 @@ func TestStateOf(t *testing.T) {
 		{v3, flagCopied, true, normal, ""},
 		{v3, flagCopied | flagZero, true, zeroAlloc, ""},
 		{v3, flagZero, true, zeroPlain, ""},
+		{v3, flagCompressed | at, true, 0, "L2 entry 0x4000000000050000 is a compressed cluster, which an image with an external data file does not have"},
 		{v3, at, true, normal, ""},
 		{v3, at | flagCopied, true, normal, ""},
 	} {

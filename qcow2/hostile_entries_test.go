@@ -155,6 +155,43 @@ func (b *badEntry) tryWriting(t *testing.T, f *forge) {
 	}
 }
 
+// In an external data file each cluster has its place. Entries that name another
+// one, or compressed data, reach nothing.
+func TestBadEntriesOfDataFile(t *testing.T) {
+	elsewhere := func(off uint64) string {
+		return fmt.Sprintf("cluster offset %#x in the external data file is not the guest offset 0x0", off)
+	}
+	for _, kind := range []string{"datafile", "dataraw"} {
+		for entry, text := range map[uint64]string{
+			0x5000 | copiedFlag:               elsewhere(0x5000),
+			0x5000:                            elsewhere(0x5000),
+			0x5000 | copiedFlag | zeroFlag:    elsewhere(0x5000),
+			beyond | copiedFlag:               elsewhere(beyond),
+			0x5200 | copiedFlag:               "cluster offset 0x5200 is not a multiple of the cluster size 4096",
+			0x4000 | compressedFlag:           "is a compressed cluster, which an image with an external data file does not have",
+			compressedFlag | copiedFlag | 512: "is a compressed cluster",
+		} {
+			f := seed(t, kind)
+			f.put64(f.l2(0), entry)
+			data := memoryOf(seedData(0, seedClusters*f.cluster()))
+			before := contentOf(t, data)
+			img, err := qcow2.Open(f.file(), &qcow2.OpenOptions{Writable: true, Data: data.Reopen()})
+			must(t, err)
+			what := fmt.Sprintf("%s, entry %#x", kind, entry)
+			_, err = img.ReadAt(make([]byte, 512), 0)
+			refused(t, what+", reading", err, block.ErrCorrupt, text)
+			_, err = img.WriteAt(make([]byte, 512), 0)
+			refused(t, what+", writing", err, block.ErrCorrupt, text)
+			if err := img.Close(); err == nil {
+				t.Errorf("%s: not broken", what)
+			}
+			if !bytes.Equal(contentOf(t, data), before) {
+				t.Errorf("%s: the data file has changed", what)
+			}
+		}
+	}
+}
+
 func TestBadEntriesByQEMU(t *testing.T) {
 	qemu.Need(t, "qemu-io")
 	dir := t.TempDir()

@@ -111,9 +111,22 @@ func (d *disk) unitAt(e l2Entry, off guestOff) (unit uint, stop guestOff) {
 	return unit, start + guestOff(unit+e.unitRun(unit))<<d.geo.unitBits
 }
 
+// state classifies the unit of off by its L2 entry. In an external data file a
+// cluster lies where it lies on the guest disk.
+func (d *disk) state(e l2Entry, unit uint, off guestOff) (state, error) {
+	if d.data == d.file {
+		return d.geo.stateOf(e, unit, false)
+	}
+	s, err := d.geo.stateOf(e, unit, true)
+	if start := d.geo.alignDown(int64(off)); err == nil && e.host() != 0 && int64(e.host()) != start {
+		return 0, block.Corruptf("cluster offset %#x in the external data file is not the guest offset %#x", int64(e.host()), start)
+	}
+	return s, err
+}
+
 // extentOf describes the unit at off by its L2 entry; Length is left out.
 func (d *disk) extentOf(e l2Entry, unit uint, off guestOff) (block.Extent, error) {
-	s, err := d.geo.stateOf(e, unit, d.data != d.file)
+	s, err := d.state(e, unit, off)
 	if err != nil {
 		return block.Extent{}, err
 	}

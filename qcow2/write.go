@@ -177,7 +177,7 @@ func (d *disk) isInPlace(e l2Entry, off guestOff, n int64) (bool, error) {
 	end := min(off+guestOff(n), guestOff(d.geo.alignDown(int64(off))+d.geo.clusterSize))
 	for off < end {
 		unit, stop := d.unitAt(e, off)
-		s, err := d.geo.stateOf(e, unit, d.data != d.file)
+		s, err := d.state(e, unit, off)
 		if err != nil {
 			return false, damage(err)
 		}
