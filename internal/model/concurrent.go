@@ -36,7 +36,7 @@ type ConcurrentOptions struct {
 // the last reads saw, and check clean.
 func RunConcurrent(t testing.TB, f blocktest.Format, o ConcurrentOptions) {
 	t.Helper()
-	o.Goroutines, o.Ops, o.Rounds = orDefault(o.Goroutines, 8), orDefault(o.Ops, 40), scaled(orDefault(o.Rounds, 10))
+	o.Goroutines, o.Ops, o.Rounds = orDefault(o.Goroutines, 8), orDefault(o.Ops, 40), runs(orDefault(o.Rounds, 10))
 	if o.Clusters == 0 {
 		o.Clusters = 6
 	}

@@ -21,8 +21,12 @@ func Long() bool { return os.Getenv("DISKIMG_LONG") == "1" }
 // longFactor is by how much large runs are larger.
 const longFactor = 50
 
-func scaled(n int) int {
-	if Long() {
+// runs returns how many runs there are to be where a test asks for n.
+func runs(n int) int {
+	switch {
+	case *runsFlag > 0:
+		return *runsFlag
+	case Long():
 		return n * longFactor
 	}
 	return n
@@ -80,10 +84,7 @@ func campaign(t testing.TB, f blocktest.Format, o Options, m mode) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Runs = scaled(p.Runs)
-	if *runsFlag > 0 {
-		p.Runs = *runsFlag
-	}
+	p.Runs = runs(p.Runs)
 	if *opsFlag > 0 {
 		p.Ops = *opsFlag
 	}
