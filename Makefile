@@ -11,7 +11,7 @@ FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
 
 # The staticcheck of that version in the path, or our own.
-tools        = $(CURDIR)/bin/tools
+tools        = $(CURDIR)/bin/tools/$(STATICCHECK)
 staticcheck  = $(shell staticcheck -version 2>/dev/null | grep -q '($(STATICCHECK:v%=%))' && echo staticcheck || echo $(tools)/staticcheck)
 
 .NOTPARALLEL:

@@ -4,7 +4,7 @@
 # bin/diskimg first.
 set -eu
 PATH=$PWD/bin:$PATH:/usr/sbin:/sbin
-files=$(go env GOROOT)/src
+files=$(go env GOROOT)/src/
 progress=
 [ -t 1 ] && progress=-p
 dir=$(mktemp -d)
