@@ -3,6 +3,7 @@ package qcow2
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
@@ -90,12 +91,15 @@ type badFlag struct {
 	want bool
 }
 
-// Check implements block.Checker. A writable image is flushed first, and
-// nothing else happens to it until the check is done.
+// Check implements block.Checker. A writable image is flushed first. Until the
+// check is done nothing is written but to space that is linked already: space
+// that is counted and not linked yet would look leaked.
 func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 	if (o.FixLeaks || o.FixCorruptions) && !d.writable {
 		return block.CheckResult{}, block.ErrReadOnly
 	}
+	r := d.ranges.Acquire(0, math.MaxInt64)
+	defer d.ranges.Release(r)
 	if err := d.Flush(); err != nil {
 		return block.CheckResult{}, err
 	}
@@ -161,7 +165,18 @@ func (k *checker) count() (err error) {
 		return err
 	}
 	k.countExtensions()
+	k.countRetired()
 	return k.countRefcounts()
+}
+
+// countRetired counts what is linked no more, and will be counted down when the
+// last request is done that may be reading there.
+func (k *checker) countRetired() {
+	for _, r := range k.d.retired {
+		for _, run := range r.runs {
+			k.refer(uint64(run.off(&k.d.geo)), run.n<<k.d.geo.clusterBits)
+		}
+	}
 }
 
 func (k *checker) countSnapshots() error {

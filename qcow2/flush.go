@@ -227,14 +227,23 @@ func (d *disk) retire(unlinked []hostRun) error {
 	d.pins.advance()
 	d.pins.advance()
 	for len(d.retired) > 0 && d.pins.ended(d.retired[0].epoch) {
-		for _, r := range d.retired[0].runs {
-			for c := r.start; c < r.start+r.n; c++ {
-				if err := d.addRef(c, -1); err != nil {
-					return err
-				}
-			}
+		if err := d.countDown(&d.retired[0].runs); err != nil {
+			return err
 		}
 		d.retired = d.retired[1:]
+	}
+	return nil
+}
+
+// countDown counts each cluster of runs down once. After an error, runs has
+// what is left to be done.
+func (d *disk) countDown(runs *[]hostRun) error {
+	for ; len(*runs) > 0; *runs = (*runs)[1:] {
+		for r := &(*runs)[0]; r.n > 0; r.start, r.n = r.start+1, r.n-1 {
+			if err := d.addRef(r.start, -1); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -172,6 +172,7 @@ func (d *disk) newTable(kind metaKind, data []byte) (hostOff, error) {
 		d.unalloc(run)
 		return 0, err
 	}
+	d.l2.Forget(int64(off), d.geo.clusterSize) // of a table that was here before
 	d.claim(kind, off, d.geo.clusterSize)
 	return off, nil
 }
