@@ -7,7 +7,6 @@ package blocktest
 
 import (
 	"errors"
-	"iter"
 	"syscall"
 
 	"github.com/diskimg/diskimg/block"
@@ -72,8 +71,6 @@ func eachNth(how faultfile.Fault, kind faultfile.Kind, yield func(fault) bool) b
 		}
 	}
 }
-
-var _ iter.Seq[fault] = eachFault
 
 func testFaults(s *suite) {
 	if s.cluster > 128<<10 {
