@@ -64,11 +64,15 @@ func (d *disk) findFree(least, want int64) (run hostRun, err error) {
 			if run.n >= least {
 				break
 			}
-			if err := d.newRefblock(c); err != nil {
+			start := c
+			if run.n > 0 {
+				start = run.start
+			}
+			if err := d.newRefblocks(start, c, least); err != nil {
 				return run, err
 			}
 			run.n = 0
-			c-- // look again: c may be the new block, or what it counts
+			c = start - 1 // look again: what was free may hold a block now
 			continue
 		}
 		if getRef(b.Data, i, d.geo.refOrder) != 0 {

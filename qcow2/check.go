@@ -72,16 +72,19 @@ func (m *refMap) end() int64 {
 
 // checker is one run of a check. The image does not change meanwhile.
 type checker struct {
-	d        *disk
-	o        *block.CheckOptions
-	ctx      context.Context
-	res      block.CheckResult
-	refs     *refMap
-	reftable []uint64
-	fileSize int64
+	d           *disk
+	o           *block.CheckOptions
+	ctx         context.Context
+	res         block.CheckResult
+	refs        *refMap
+	reftable    []uint64
+	fileSize    int64
+	recent      []byte // the refcount block that stored looked at last
+	recentBlock int64
 	// What repair has to do.
-	badCounts []int64 // clusters
-	badFlags  []badFlag
+	badCounts    []int64 // clusters
+	badFlags     []badFlag
+	flagFindings int64 // which all end when badFlags have been set
 }
 
 // badFlag is an entry whose COPIED flag is wrong.
@@ -139,12 +142,17 @@ func (k *checker) find(s block.Severity, format string, args ...any) {
 	}
 }
 
-// refer counts a reference to each cluster of [off, off+n).
+// refer counts a reference to each cluster of [off, off+n). The file may end
+// within the last one, not before it.
 func (k *checker) refer(off uint64, n int64) {
 	if n <= 0 {
 		return
 	}
 	g := &k.d.geo
+	if int64(off)+n-k.fileSize >= g.clusterSize {
+		k.find(block.Corruption, "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset %#x size %#x", off, n)
+		return
+	}
 	for c := int64(off >> g.clusterBits); c <= (int64(off)+n-1)>>g.clusterBits; c++ {
 		k.refs.add(c)
 	}
@@ -448,9 +456,11 @@ func (k *checker) blocks() []int64 {
 // pages.
 func (k *checker) compareBlock(first int64, data []byte, missing bool) {
 	g := &k.d.geo
-	for j := int64(0); j < 1<<g.refBits; {
+	// What is counted behind the end of the file takes up no space.
+	end := min(1<<g.refBits, max(g.clusters(k.fileSize), k.refs.end())-first)
+	for j := int64(0); j < end; {
 		c := first + j
-		n := min(1<<g.refBits-j, 1<<refPageBits-c&(1<<refPageBits-1))
+		n := min(end-j, 1<<refPageBits-c&(1<<refPageBits-1))
 		if k.refs.page(c>>refPageBits) != nil || !missing && !zero.Is(data[j<<g.refOrder>>3:(j+n)<<g.refOrder>>3]) {
 			for i := range n {
 				k.compareOne(c+i, getRef(data, j+i, g.refOrder), k.refs.get(c+i))
@@ -494,8 +504,8 @@ func (k *checker) compareOne(c int64, have, want uint64) {
 	k.badCounts = append(k.badCounts, c)
 }
 
-// compareFlags checks the COPIED flags of the active tables. Where refcounts
-// are wrong, what counts is what they should be.
+// compareFlags holds the COPIED flags of the active tables against the
+// refcounts. What repair sets them to is what the refcounts should be.
 func (k *checker) compareFlags() {
 	g := &k.d.geo
 	data := make([]byte, g.clusterSize)
@@ -504,15 +514,50 @@ func (k *checker) compareFlags() {
 		if l2 == 0 || l2&uint64(g.clusterSize-1) != 0 {
 			continue
 		}
-		refs := k.refs.get(int64(l2) >> g.clusterBits)
-		if refs == 1 != (entry&flagCopied != 0) {
-			k.find(block.Corruption, "ERROR OFLAG_COPIED L2 cluster: l1_index=%d l1_entry=%x refcount=%d", i, entry, refs)
-			k.badFlags = append(k.badFlags, badFlag{l1: int64(i), want: refs == 1})
+		have, want := k.counts(int64(l2) >> g.clusterBits)
+		copied := entry&flagCopied != 0
+		if have == 1 != copied {
+			k.find(block.Corruption, "ERROR OFLAG_COPIED L2 cluster: l1_index=%d l1_entry=%x refcount=%d", i, entry, have)
+			k.flagFindings++
+		}
+		if want == 1 != copied {
+			k.badFlags = append(k.badFlags, badFlag{l1: int64(i), want: want == 1})
 		}
 		if k.d.readWholeL2(data, hostOff(l2)) == nil {
 			k.compareL2Flags(hostOff(l2), data)
 		}
 	}
+}
+
+// counts returns the refcount of a cluster, as it will be after the repair that
+// is asked for, and what it should be. A refcount that can't be read has been
+// reported, and counts as right.
+func (k *checker) counts(c int64) (have, want uint64) {
+	want = k.refs.get(c)
+	if !k.hasBlock(c>>k.d.geo.refBits) && !k.o.FixCorruptions {
+		return 0, want
+	}
+	have, err := k.stored(c)
+	if err != nil || have > want && k.o.FixLeaks || have < want && k.o.FixCorruptions {
+		return want, want
+	}
+	return have, want
+}
+
+// stored returns the refcount of cluster c, whose block exists.
+func (k *checker) stored(c int64) (uint64, error) {
+	g := &k.d.geo
+	if i := c >> g.refBits; k.recent == nil || i != k.recentBlock {
+		if k.recent == nil {
+			k.recent = make([]byte, g.clusterSize)
+		}
+		k.recentBlock = -1
+		if err := k.readRefblock(i, k.recent); err != nil {
+			return 0, err
+		}
+		k.recentBlock = i
+	}
+	return getRef(k.recent, c&(1<<g.refBits-1), g.refOrder), nil
 }
 
 func (k *checker) compareL2Flags(table hostOff, data []byte) {
@@ -522,18 +567,21 @@ func (k *checker) compareL2Flags(table hostOff, data []byte) {
 		if e.compressed() || int64(e.host())&(g.clusterSize-1) != 0 {
 			continue
 		}
-		refs := uint64(1) // what an external data file holds is never shared
+		have, want := uint64(1), uint64(1) // what an external data file holds is never shared
 		if k.d.data == k.d.file {
 			if e.host() == 0 {
 				continue
 			}
-			refs = k.refs.get(int64(e.host()) >> g.clusterBits)
+			have, want = k.counts(int64(e.host()) >> g.clusterBits)
 		} else if e.host() == 0 && !e.copied() {
 			continue
 		}
-		if refs == 1 != e.copied() {
-			k.find(block.Corruption, "ERROR OFLAG_COPIED data cluster: l2_entry=%x refcount=%d", e.desc, refs)
-			k.badFlags = append(k.badFlags, badFlag{l1: -1, off: table + hostOff(at), want: refs == 1})
+		if have == 1 != e.copied() {
+			k.find(block.Corruption, "ERROR OFLAG_COPIED data cluster: l2_entry=%x refcount=%d", e.desc, have)
+			k.flagFindings++
+		}
+		if want == 1 != e.copied() {
+			k.badFlags = append(k.badFlags, badFlag{l1: -1, off: table + hostOff(at), want: want == 1})
 		}
 	}
 }

@@ -262,14 +262,15 @@ func (h *header) parseBackingName(b []byte) error {
 	return nil
 }
 
-// find returns the data of an extension, nil if there is none.
-func (h *header) find(kind uint32) []byte {
+// find returns the data of an extension, nil if there is none. Of several the
+// last one counts.
+func (h *header) find(kind uint32) (data []byte) {
 	for _, e := range h.extensions {
 		if e.kind == kind {
-			return e.data
+			data = e.data
 		}
 	}
-	return nil
+	return data
 }
 
 // encode returns the first cluster. It fails if the header does not fit.

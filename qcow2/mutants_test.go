@@ -38,7 +38,7 @@ var orderMutants = []mutant{
 	{"published before it is written", "write.go",
 		"err = d.fill(&a, p[:n], off)\n\tif err == nil {\n\t\terr = d.publish(&a)\n\t}", "err = d.publish(&a)\n\tif err == nil {\n\t\t_ = d.Flush()\n\t\terr = d.fill(&a, p[:n], off)\n\t}"},
 	{"a new table not written when it is allocated", "tables.go",
-		"if _, err := d.file.WriteAt(data, int64(off)); err != nil {\n\t\td.unalloc(run)\n\t\treturn 0, err\n\t}\n\td.claim(kind", "d.claim(kind"},
+		"if _, err := d.file.WriteAt(data, int64(off)); err != nil {\n\t\td.unalloc(run)\n\t\treturn 0, err\n\t}\n\td.l2.Forget", "d.l2.Forget"},
 	{"header names a refcount table that is not on disk", "refcount.go",
 		"if err := d.syncTables(); err != nil {\n\t\treturn d.poison(err)\n\t}", ""},
 	{"header names an L1 table that is not on disk", "resize.go",

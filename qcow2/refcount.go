@@ -171,31 +171,56 @@ func (d *disk) releaseEntry(e l2Entry) {
 	}
 }
 
-// newRefblock makes the refcount block for cluster c and places it at c itself,
-// which it counts as its first. c must be free and the first of its block that
-// anybody wants.
-func (d *disk) newRefblock(c int64) error {
-	table := c >> d.geo.refBits
-	if table >= int64(len(d.reftable)) {
-		if err := d.growReftable(table + 1); err != nil {
+// newRefblocks makes the refcount blocks that are missing for a run of n
+// clusters. Clusters from start on are free; from missing on, which is start or
+// follows it, they have no block. The blocks lie at the start, so that the run
+// can follow them, and count themselves.
+func (d *disk) newRefblocks(start, missing, n int64) error {
+	g := &d.geo
+	first := missing >> g.refBits
+	blocks := int64(1)
+	for (start+blocks+n-1)>>g.refBits >= first+blocks {
+		blocks++
+	}
+	if need := first + blocks; need > int64(len(d.reftable)) {
+		// The new table lies behind all that the old one covers, and the run
+		// may have to go behind that.
+		return d.growReftable(need, need+int64(len(d.reftable)))
+	}
+	for i := range blocks {
+		if d.reftable[first+i] != 0 {
+			blocks = i // the run ends, or goes on, in clusters that have a block
+			break
+		}
+	}
+	if err := d.mayAllocate(start, blocks); err != nil {
+		return err
+	}
+	return d.writeRefblocks(start, first, blocks)
+}
+
+// writeRefblocks writes the refcount blocks first to first+n-1, which count
+// themselves, to the clusters from start on.
+func (d *disk) writeRefblocks(start, first, n int64) error {
+	g := &d.geo
+	data := make([]byte, n<<g.clusterBits)
+	for c := max(start, first<<g.refBits); c < start+n; c++ {
+		in := c - first<<g.refBits
+		setRef(data[in>>g.refBits<<g.clusterBits:], in&(1<<g.refBits-1), g.refOrder, 1)
+	}
+	if _, err := d.file.WriteAt(data, start<<g.clusterBits); err != nil {
+		return err
+	}
+	for c := start; c < min(start+n, first<<g.refBits); c++ {
+		if err := d.addRef(c, 1); err != nil {
 			return err
 		}
-		if d.reftable[table] != 0 {
-			return nil // growing it has made this one too
-		}
 	}
-	if err := d.mayAllocate(c, 1); err != nil {
-		return err
+	d.extend(start + n)
+	d.claim(metaRefblock, hostOff(start<<g.clusterBits), n<<g.clusterBits)
+	for i := range n {
+		d.setReftable(first+i, uint64((start+i)<<g.clusterBits))
 	}
-	data := make([]byte, d.geo.clusterSize)
-	setRef(data, c&(1<<d.geo.refBits-1), d.geo.refOrder, 1)
-	off := c << d.geo.clusterBits
-	if _, err := d.file.WriteAt(data, off); err != nil {
-		return err
-	}
-	d.extend(c + 1)
-	d.claim(metaRefblock, hostOff(off), d.geo.clusterSize)
-	d.setReftable(table, uint64(off))
 	return nil
 }
 
@@ -205,15 +230,16 @@ func (d *disk) setReftable(i int64, entry uint64) {
 }
 
 // growReftable moves the refcount table to a place where it has room for at
-// least need entries. The new table, and the refcount blocks that count it, lie
+// least need entries, and if it can for want. The new table, and the refcount blocks that count it, lie
 // behind all that the old one covers, so none of it is known to anybody before
 // the header says so.
-func (d *disk) growReftable(need int64) error {
+func (d *disk) growReftable(need, want int64) error {
 	g := &d.geo
 	old := int64(len(d.reftable))
 	first := old << g.refBits
 	perCluster := g.clusterSize / 8
-	tableClusters := (max(need, old+old/2) + perCluster - 1) / perCluster
+	want = max(need, min(max(want, old+old/2), maxReftableBytes/8))
+	tableClusters := (want + perCluster - 1) / perCluster
 	blocks := int64(1)
 	for blocks<<g.refBits < tableClusters+blocks || old+blocks > tableClusters*perCluster {
 		if old+blocks > tableClusters*perCluster {

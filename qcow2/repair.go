@@ -115,7 +115,7 @@ func (k *checker) setFlags() error {
 		e.desc = withFlag(e.desc, f.want)
 		d.setEntry(b, at, e)
 	}
-	k.res.CorruptionsFixed += int64(len(k.badFlags))
+	k.res.CorruptionsFixed += k.flagFindings
 	return k.writeLinks()
 }
 

@@ -49,7 +49,7 @@ func (d *disk) grow(size int64) error {
 // exclusively.
 func (d *disk) growL1(need int64) error {
 	old := int64(len(d.l1))
-	if need <= old && d.hdr.l1Offset != 0 {
+	if need <= old {
 		return nil
 	}
 	if old > 0 {
@@ -57,7 +57,7 @@ func (d *disk) growL1(need int64) error {
 			return err
 		}
 	}
-	clusters := max(1, d.geo.clusters(need*8))
+	clusters := d.geo.clusters(need * 8)
 	run, err := d.alloc(clusters, clusters)
 	if err != nil {
 		return err
