@@ -17,6 +17,9 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 		return block.Invalidf("The new size must be a multiple of 512, not %d", size)
 	case size < d.Size():
 		return block.Unsupportedf("shrinking a qcow2 image is not supported yet")
+	case d.backing != nil && d.backing.Size() > d.Size():
+		// What the backing image has there must not come to light.
+		return block.Unsupportedf("growing an image whose backing image is larger (%d bytes, the disk has %d) is not supported yet", d.backing.Size(), d.Size())
 	case o.Preallocation != block.PreallocOff:
 		return block.Unsupportedf("preallocation while resizing is not supported yet")
 	}
