@@ -159,10 +159,13 @@ func (b *badEntry) tryWriting(t *testing.T, f *forge) {
 // one, or compressed data, reach nothing.
 func TestBadEntriesOfDataFile(t *testing.T) {
 	elsewhere := func(off uint64) string {
-		return fmt.Sprintf("cluster offset %#x in the external data file is not the guest offset 0x0", off)
+		return fmt.Sprintf("cluster offset %#x in the external data file is not the guest offset 0x2000", off)
 	}
 	for _, kind := range []string{"datafile", "dataraw"} {
+		const at = 2 * 4096
 		for entry, text := range map[uint64]string{
+			copiedFlag:                        elsewhere(0),
+			copiedFlag | zeroFlag:             elsewhere(0),
 			0x5000 | copiedFlag:               elsewhere(0x5000),
 			0x5000:                            elsewhere(0x5000),
 			0x5000 | copiedFlag | zeroFlag:    elsewhere(0x5000),
@@ -172,15 +175,15 @@ func TestBadEntriesOfDataFile(t *testing.T) {
 			compressedFlag | copiedFlag | 512: "is a compressed cluster",
 		} {
 			f := seed(t, kind)
-			f.put64(f.l2(0), entry)
+			f.put64(f.l2(at), entry)
 			data := memoryOf(seedData(0, seedClusters*f.cluster()))
 			before := contentOf(t, data)
 			img, err := qcow2.Open(f.file(), &qcow2.OpenOptions{Writable: true, Data: data.Reopen()})
 			must(t, err)
 			what := fmt.Sprintf("%s, entry %#x", kind, entry)
-			_, err = img.ReadAt(make([]byte, 512), 0)
+			_, err = img.ReadAt(make([]byte, 512), at)
 			refused(t, what+", reading", err, block.ErrCorrupt, text)
-			_, err = img.WriteAt(make([]byte, 512), 0)
+			_, err = img.WriteAt(make([]byte, 512), at)
 			refused(t, what+", writing", err, block.ErrCorrupt, text)
 			if err := img.Close(); err == nil {
 				t.Errorf("%s: not broken", what)

@@ -118,7 +118,8 @@ func (d *disk) state(e l2Entry, unit uint, off guestOff) (state, error) {
 		return d.geo.stateOf(e, unit, false)
 	}
 	s, err := d.geo.stateOf(e, unit, true)
-	if start := d.geo.alignDown(int64(off)); err == nil && e.host() != 0 && int64(e.host()) != start {
+	placed := s == normal || s == zeroAlloc || s == reserved
+	if start := d.geo.alignDown(int64(off)); err == nil && placed && int64(e.host()) != start {
 		return 0, block.Corruptf("cluster offset %#x in the external data file is not the guest offset %#x", int64(e.host()), start)
 	}
 	return s, err
