@@ -63,7 +63,6 @@ var be = binary.BigEndian
 // forge is an image file in memory.
 type forge struct{ b []byte }
 
-func (f *forge) u16(at int64) uint16        { return be.Uint16(f.b[at:]) }
 func (f *forge) u32(at int64) uint32        { return be.Uint32(f.b[at:]) }
 func (f *forge) u64(at int64) uint64        { return be.Uint64(f.b[at:]) }
 func (f *forge) put16(at int64, v uint16)   { be.PutUint16(f.b[at:], v) }
@@ -79,11 +78,8 @@ func (f *forge) l1(i int64) int64           { return int64(f.u64(hL1Offset)) + 8
 func (f *forge) reftable(i int64) int64     { return int64(f.u64(hReftableOffset)) + 8*i }
 func (f *forge) refblock(i int64) int64     { return int64(f.u64(f.reftable(i)) & anOffset) }
 func (f *forge) table(i int64) int64        { return int64(f.u64(f.l1(i)) & anOffset) }
-func (f *forge) dataAt(guest int64) int64   { return int64(f.u64(f.l2(guest)) & anOffset) }
 func (f *forge) has(incompat uint64) bool   { return f.v3() && f.u64(hIncompat)&incompat != 0 }
-func (f *forge) bytes() []byte              { return slices.Clone(f.b) }
 func (f *forge) file() *storage.Memory      { return memoryOf(f.b) }
-func (f *forge) clone() *forge              { return &forge{f.bytes()} }
 func (f *forge) refcountBits() int64 {
 	if !f.v3() {
 		return 16
