@@ -71,6 +71,21 @@ func onlyTheSource(t *testing.T, dir string) {
 	}
 }
 
+// awaitOutput returns when the output is being written, under whatever name.
+func awaitOutput(t *testing.T, dir string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		files, err := os.ReadDir(dir)
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("no output is being made: %v", err)
+		}
+		if len(files) > 1 {
+			time.Sleep(200 * time.Millisecond)
+			return
+		}
+	}
+}
+
 func TestSignals(t *testing.T) {
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		dir, in, out := source(t)
@@ -78,16 +93,16 @@ func TestSignals(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(300 * time.Millisecond)
+		awaitOutput(t, dir)
 		for _, s := range []os.Signal{syscall.SIGUSR1, sig} {
 			if err := cmd.Process.Signal(s); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
 		}
 		start := time.Now()
 		err := cmd.Wait()
-		if cmd.ProcessState.ExitCode() != 130 || time.Since(start) > 2*time.Second {
+		if cmd.ProcessState.ExitCode() != 130 || time.Since(start) > 10*time.Second {
 			t.Errorf("%v: %v after %v", sig, err, time.Since(start))
 		}
 		text := regexp.MustCompile(`^    \(\d+\.\d\d/100%\)\ndiskimg: interrupted; nothing has been made\n$`)
