@@ -2,97 +2,45 @@ package qcow2
 
 import (
 	"context"
-	"maps"
+	"encoding/binary"
 	"math"
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
-	"github.com/diskimg/diskimg/internal/zero"
 )
 
 // Check: count every reference to every cluster, and compare with the refcounts
 // and the COPIED flags. The counting never trusts what it reads: an entry that
 // can't be followed is a finding and is not followed.
 
-// refMap counts references to clusters. It takes memory for what is referenced
-// only, in pages, so that a sparse file of any length can be checked.
-type refMap struct {
-	pages map[int64]*refPage
-	last  *refPage
-	at    int64 // page number of last
-}
-
-const refPageBits = 12
-
-type refPage [1 << refPageBits]uint32
-
-func newRefMap() *refMap { return &refMap{pages: make(map[int64]*refPage), at: -1} }
-
-func (m *refMap) page(n int64) *refPage {
-	if n != m.at {
-		m.last, m.at = m.pages[n], n
-	}
-	return m.last
-}
-
-func (m *refMap) get(c int64) uint64 {
-	p := m.page(c >> refPageBits)
-	if p == nil {
-		return 0
-	}
-	return uint64(p[c&(1<<refPageBits-1)])
-}
-
-func (m *refMap) add(c int64) {
-	n := c >> refPageBits
-	p := m.page(n)
-	if p == nil {
-		p = new(refPage)
-		m.pages[n], m.last = p, p
-	}
-	p[c&(1<<refPageBits-1)]++
-}
-
-// end returns the cluster after the last one with a reference.
-func (m *refMap) end() int64 {
-	var last int64 = -1
-	for n := range m.pages {
-		last = max(last, n)
-	}
-	if last < 0 {
-		return 0
-	}
-	for i := int64(1<<refPageBits - 1); i >= 0; i-- {
-		if m.pages[last][i] != 0 {
-			return last<<refPageBits + i + 1
-		}
-	}
-	return last << refPageBits
-}
-
 // checker is one run of a check. The image does not change meanwhile.
 type checker struct {
-	d           *disk
-	o           *block.CheckOptions
-	ctx         context.Context
-	res         block.CheckResult
-	refs        *refMap
-	reftable    []uint64
-	fileSize    int64
-	recent      []byte // the refcount block that stored looked at last
-	recentBlock int64
-	// What repair has to do.
-	badCounts    []int64 // clusters
-	badFlags     []badFlag
-	flagFindings int64 // which all end when badFlags have been set
+	d        *disk
+	o        *block.CheckOptions
+	ctx      context.Context
+	res      block.CheckResult
+	refs     *refMap
+	reftable []uint64
+	fileSize int64
+	outside  int64 // end of what is referred to behind the end of the file
+	// Bytes of the L1 tables of snapshots and of the tables of bitmaps.
+	snapshotL1, bitmapTables int64
+	single                   []metaRun // tables that must be alone in their place
+	tables                   []uint64  // L2 tables, once for each reference; see activeTable
+	blocks                   []int64   // clusters of refcount blocks, as they are named
+	recent                   []byte    // the refcount block that stored looked at last
+	recentBlock              int64
+	// What repair can put right: clusters with refcounts that are too low and
+	// too high, those of them without a refcount block, wrong COPIED flags,
+	// refcount blocks that can't be where they are said to be.
+	tooLow, tooHigh, missing, badFlags, badBlocks int64
+	// tooMany is a cluster with more references than a refcount can say, -1 if
+	// there is none.
+	tooMany int64
 }
 
-// badFlag is an entry whose COPIED flag is wrong.
-type badFlag struct {
-	l1   int64 // index of the L1 entry; -1 if an L2 entry is meant
-	off  hostOff
-	want bool
-}
+// activeTable marks an L2 table of the active L1 table in checker.tables.
+const activeTable = 1
 
 // Check implements block.Checker. A writable image is flushed first. Until the
 // check is done nothing is written but to space that is linked already: space
@@ -111,21 +59,25 @@ func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 	return d.check(o)
 }
 
+// check is Check without its locks. Needs mu exclusively.
 func (d *disk) check(o block.CheckOptions) (block.CheckResult, error) {
-	k := &checker{d: d, o: &o, ctx: o.Context, refs: newRefMap()}
+	k, err := d.look(&o)
+	if err == nil && (o.FixLeaks || o.FixCorruptions) {
+		err = k.repair()
+	}
+	return k.res, err
+}
+
+// look is a check that mends nothing.
+func (d *disk) look(o *block.CheckOptions) (*checker, error) {
+	k := &checker{d: d, o: o, ctx: o.Context, refs: newRefMap(), tooMany: -1}
 	if k.ctx == nil {
 		k.ctx = context.Background()
 	}
 	if err := k.count(); err != nil {
-		return k.res, err
+		return k, err
 	}
-	if err := k.compare(); err != nil {
-		return k.res, err
-	}
-	if o.FixLeaks || o.FixCorruptions {
-		return k.res, k.repair()
-	}
-	return k.res, nil
+	return k, k.compare()
 }
 
 func (k *checker) find(s block.Severity, format string, args ...any) {
@@ -142,19 +94,23 @@ func (k *checker) find(s block.Severity, format string, args ...any) {
 	}
 }
 
-// refer counts a reference to each cluster of [off, off+n). The file may end
-// within the last one, not before it.
-func (k *checker) refer(off uint64, n int64) {
+// refer counts a reference to each cluster of [off, off+n).
+func (k *checker) refer(off uint64, n int64) { k.referTimes(off, n, 1) }
+
+// referTimes is refer for several references. The file may end within the last
+// cluster, not before it.
+func (k *checker) referTimes(off uint64, n int64, times uint32) {
 	if n <= 0 {
 		return
 	}
 	g := &k.d.geo
 	if int64(off)+n-k.fileSize >= g.clusterSize {
+		k.outside = max(k.outside, min(int64(off)+n, 1<<62))
 		k.find(block.Corruption, "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset %#x size %#x", off, n)
 		return
 	}
 	for c := int64(off >> g.clusterBits); c <= (int64(off)+n-1)>>g.clusterBits; c++ {
-		k.refs.add(c)
+		k.refs.add(c, times)
 	}
 }
 
@@ -165,16 +121,53 @@ func (k *checker) count() (err error) {
 		return err
 	}
 	k.res.Clusters = g.clusters(d.Size())
-	k.refer(0, g.clusterSize)
+	k.referTable(metaHeader, 0, g.clusterSize)
 	if err := k.countL1(d.hdr.l1Offset, d.l1, true); err != nil {
 		return err
 	}
 	if err := k.countSnapshots(); err != nil {
 		return err
 	}
+	if err := k.countTables(); err != nil {
+		return err
+	}
 	k.countExtensions()
 	k.countRetired()
-	return k.countRefcounts()
+	if err := k.countRefcounts(); err != nil {
+		return err
+	}
+	k.findOverlaps()
+	return nil
+}
+
+// findOverlaps finds metadata that is referred to as something else too. To
+// count such references would not make it right: the next write does harm.
+func (k *checker) findOverlaps() {
+	for _, run := range k.single {
+		k.findOverlap(run, 1)
+	}
+	_ = k.eachTable(func(at hostOff, times uint32, _ bool) error {
+		c := int64(at) >> k.d.geo.clusterBits
+		k.findOverlap(metaRun{c, c + 1, metaL2}, uint64(times))
+		return nil
+	})
+}
+
+func (k *checker) findOverlap(run metaRun, want uint64) {
+	for c := run.start; c < run.end; c++ {
+		if k.refs.get(c) > want {
+			k.find(block.Corruption, "ERROR cluster %d is part of the %s and is referred to as something else too", c, run.kind)
+		}
+	}
+}
+
+// referTable counts the references to a table that must be the only thing in
+// its place.
+func (k *checker) referTable(kind metaKind, off uint64, n int64) {
+	k.refer(off, n)
+	if start := int64(off >> k.d.geo.clusterBits); n > 0 && off <= uint64(k.fileSize) {
+		k.single = append(k.single, metaRun{start, min(start+k.d.geo.clusters(n), k.d.geo.clusters(k.fileSize)), kind})
+	}
 }
 
 // countRetired counts what is linked no more, and will be counted down when the
@@ -193,32 +186,42 @@ func (k *checker) countSnapshots() error {
 		k.find(block.Corruption, "ERROR snapshot table: %v", err)
 		return nil
 	}
-	k.refer(k.d.hdr.snapshotsOffset, size)
-	for i, s := range list {
-		n := int64(s.l1Size) * 8
-		if n > maxL1Bytes || s.l1Offset&uint64(k.d.geo.clusterSize-1) != 0 || k.d.inFile("snapshot L1 table", s.l1Offset, n) != nil {
-			k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not cluster aligned or not in the file; snapshot table entry corrupted (entry %d)", s.id, s.name, s.l1Offset, i)
-			continue
-		}
-		b := make([]byte, n)
-		if err := k.d.readTable("snapshot L1 table", b, hostOff(s.l1Offset)); err != nil {
-			return err
-		}
-		if err := k.countL1(s.l1Offset, decodeTable(b), false); err != nil {
+	k.referTable(metaSnapshots, k.d.hdr.snapshotsOffset, size)
+	for i := range list {
+		if err := k.countSnapshot(i, &list[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// countL1 counts an L1 table and all that it leads to.
+// countSnapshot counts the L1 table of a snapshot and what it leads to.
+func (k *checker) countSnapshot(i int, s *snapshotRecord) error {
+	n := int64(s.l1Size) * 8
+	if !k.d.validL1(s) {
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not cluster aligned or not in the file; snapshot table entry corrupted (entry %d)", s.id, s.name, s.l1Offset, i)
+		return nil
+	}
+	// Tables that are each their own are not longer than the file.
+	if k.snapshotL1 += n; k.snapshotL1 > k.fileSize {
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table shares its place with others; snapshot table entry corrupted (entry %d)", s.id, s.name, s.l1Offset, i)
+		return nil
+	}
+	b := make([]byte, n)
+	if err := k.d.readTable("snapshot L1 table", b, hostOff(s.l1Offset)); err != nil {
+		return err
+	}
+	return k.countL1(s.l1Offset, decodeTable(b), false)
+}
+
+// countL1 counts an L1 table and notes the L2 tables that it names.
 func (k *checker) countL1(off uint64, table []uint64, active bool) error {
-	k.refer(off, int64(len(table))*8)
-	data := make([]byte, k.d.geo.clusterSize)
-	for i, entry := range table {
-		if err := k.ctx.Err(); err != nil {
-			return err
-		}
+	kind := metaInactiveL1
+	if active {
+		kind = metaL1
+	}
+	k.referTable(kind, off, int64(len(table))*8)
+	for _, entry := range table {
 		l2 := entry & offsetMask
 		if l2 == 0 {
 			continue
@@ -231,29 +234,61 @@ func (k *checker) countL1(off uint64, table []uint64, active bool) error {
 			k.find(block.Corruption, "ERROR l2_offset=%#x: Table is not cluster aligned; L1 entry corrupted", l2)
 			continue
 		}
-		if err := k.d.readWholeL2(data, hostOff(l2)); err != nil {
-			k.find(block.CheckFailure, "ERROR: I/O error in check_refcounts_l2: %v", err)
-			continue
+		if active {
+			l2 |= activeTable
 		}
-		k.countL2(hostOff(l2), data, active)
-		if k.o.Progress != nil && active {
-			k.o.Progress(int64(i), int64(len(table)))
+		k.tables = append(k.tables, l2)
+	}
+	return k.ctx.Err()
+}
+
+// countTables counts what the L2 tables lead to. Each is read once, however many
+// snapshots share it, so the time this takes is that of reading the file.
+func (k *checker) countTables() error {
+	slices.Sort(k.tables)
+	data := make([]byte, k.d.geo.clusterSize)
+	done := int64(0)
+	return k.eachTable(func(at hostOff, times uint32, active bool) error {
+		if err := k.d.readWholeL2(data, at); err != nil {
+			k.find(block.CheckFailure, "ERROR: I/O error in check_refcounts_l2: %v", err)
+		} else {
+			k.countL2(data, times, active)
+		}
+		done += int64(times)
+		if k.o.Progress != nil {
+			k.o.Progress(done, int64(len(k.tables)))
+		}
+		return k.ctx.Err()
+	})
+}
+
+// eachTable calls f for each L2 table, with how often it is named and whether
+// that is in the active L1 table, too.
+func (k *checker) eachTable(f func(at hostOff, times uint32, active bool) error) error {
+	for i := 0; i < len(k.tables); {
+		first, at := i, k.tables[i]&^activeTable
+		for i < len(k.tables) && k.tables[i]&^activeTable == at {
+			i++
+		}
+		if err := f(hostOff(at), uint32(i-first), k.tables[i-1]&activeTable != 0); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// countL2 counts what an L2 table refers to.
-func (k *checker) countL2(table hostOff, data []byte, active bool) {
+// countL2 counts what an L2 table refers to that is itself referred to several
+// times.
+func (k *checker) countL2(data []byte, times uint32, active bool) {
 	g := &k.d.geo
 	var next hostOff // where an unfragmented image would go on
 	for at := 0; at < len(data); at += 1 << g.entryBits {
 		e := decodeEntry(data[at:], g.extended)
 		switch {
 		case e.compressed():
-			k.countCompressed(e, active)
+			k.countCompressed(e, times, active)
 		case e.host() != 0 || k.d.data != k.d.file && e.copied():
-			k.countCluster(e, table+hostOff(at), &next, active)
+			k.countCluster(e, &next, times, active)
 		case e.desc&g.reservedL2() != 0:
 			k.find(block.Corruption, "ERROR found l2 entry with reserved bits set: %x", e.desc)
 		}
@@ -264,14 +299,14 @@ func (k *checker) countL2(table hostOff, data []byte, active bool) {
 }
 
 func decodeEntry(b []byte, extended bool) l2Entry {
-	t := decodeTable(b[:8])
-	if !extended {
-		return l2Entry{desc: t[0]}
+	e := l2Entry{desc: binary.BigEndian.Uint64(b)}
+	if extended {
+		e.bitmap = binary.BigEndian.Uint64(b[8:])
 	}
-	return l2Entry{t[0], decodeTable(b[8:16])[0]}
+	return e
 }
 
-func (k *checker) countCompressed(e l2Entry, active bool) {
+func (k *checker) countCompressed(e l2Entry, times uint32, active bool) {
 	if e.copied() {
 		k.find(block.Corruption, "ERROR: coffset=%#x: copied flag must never be set for compressed clusters", e.desc&(1<<(62-(k.d.geo.clusterBits-8))-1))
 	}
@@ -280,7 +315,7 @@ func (k *checker) countCompressed(e l2Entry, active bool) {
 		return
 	}
 	off, n := k.d.geo.compressedRange(e.desc)
-	k.refer(uint64(off), n)
+	k.referTimes(uint64(off), n, times)
 	if active {
 		k.res.Allocated++
 		k.res.Compressed++
@@ -289,7 +324,7 @@ func (k *checker) countCompressed(e l2Entry, active bool) {
 	}
 }
 
-func (k *checker) countCluster(e l2Entry, place hostOff, next *hostOff, active bool) {
+func (k *checker) countCluster(e l2Entry, next *hostOff, times uint32, active bool) {
 	g := &k.d.geo
 	host := e.host()
 	if e.desc&g.reservedL2() != 0 {
@@ -307,7 +342,7 @@ func (k *checker) countCluster(e l2Entry, place hostOff, next *hostOff, active b
 		return
 	}
 	if k.d.data == k.d.file {
-		k.refer(uint64(host), g.clusterSize)
+		k.referTimes(uint64(host), g.clusterSize, times)
 	}
 }
 
@@ -361,227 +396,73 @@ func (k *checker) countBitmap(table uint64, entries int64) {
 		k.find(block.Corruption, "ERROR bitmap table of %d entries at %#x does not lie in the file", entries, table)
 		return
 	}
-	k.refer(table, entries*8)
-	b := make([]byte, entries*8)
-	if err := k.d.readTable("bitmap table", b, hostOff(table)); err != nil {
-		k.find(block.CheckFailure, "ERROR bitmap table: %v", err)
+	// Tables that are each their own are not longer than the file.
+	if k.bitmapTables += entries * 8; k.bitmapTables > k.fileSize {
+		k.find(block.Corruption, "ERROR bitmap table of %d entries at %#x shares its place with others", entries, table)
 		return
 	}
-	for _, e := range decodeTable(b) {
-		if off := e & offsetMask; off != 0 {
-			k.refer(off, k.d.geo.clusterSize)
+	k.refer(table, entries*8)
+	const step = 8192
+	for b := make([]byte, 8*min(entries, step)); entries > 0; entries -= step {
+		b = b[:8*min(entries, step)]
+		if err := k.d.readTable("bitmap table", b, hostOff(table)); err != nil {
+			k.find(block.CheckFailure, "ERROR bitmap table: %v", err)
+			return
 		}
+		for _, e := range decodeTable(b) {
+			if off := e & offsetMask; off != 0 {
+				k.refer(off, k.d.geo.clusterSize)
+			}
+		}
+		table += 8 * step
 	}
 }
 
 // countRefcounts counts the refcount table and its blocks.
 func (k *checker) countRefcounts() error {
-	d, g := k.d, &k.d.geo
+	d := k.d
 	if d.reftable == nil {
 		if err := d.loadReftable(); err != nil {
 			return err
 		}
 	}
 	k.reftable = slices.Clone(d.reftable)
-	k.refer(d.hdr.reftableOffset, int64(len(k.reftable))*8)
-	for i, entry := range k.reftable {
-		off := entry &^ reftableReserved
-		switch {
-		case entry == 0:
-			continue
-		case entry&reftableReserved != 0:
-			k.find(block.Corruption, "ERROR refcount table entry %d has reserved bits set", i)
-		}
-		if off&uint64(g.clusterSize-1) != 0 {
-			k.find(block.Corruption, "ERROR refcount block %d is not cluster aligned; refcount table entry corrupted", i)
-			k.reftable[i] = 0
-			continue
-		}
-		if int64(off) < 0 || int64(off) >= k.fileSize {
-			k.find(block.Corruption, "ERROR refcount block %d is outside image", i)
-			k.reftable[i] = 0
-			continue
-		}
-		k.refer(off, g.clusterSize)
-		if n := k.refs.get(int64(off) >> g.clusterBits); n != 1 {
-			k.find(block.Corruption, "ERROR refcount block %d refcount=%d", i, n)
-		}
-	}
-	return nil
-}
-
-// compare holds the counts against the refcounts, then the flags against the
-// counts.
-func (k *checker) compare() error {
-	data := make([]byte, k.d.geo.clusterSize)
-	for _, i := range k.blocks() {
-		if err := k.ctx.Err(); err != nil {
-			return err
-		}
-		first := i << k.d.geo.refBits
-		if err := k.readRefblock(i, data); err != nil {
-			k.find(block.CheckFailure, "Can't get refcount for cluster %d: %v", first, err)
-			continue
-		}
-		k.compareBlock(first, data, !k.hasBlock(i))
-	}
-	k.compareFlags()
-	return nil
-}
-
-func (k *checker) hasBlock(i int64) bool {
-	return i < int64(len(k.reftable)) && k.reftable[i] != 0
-}
-
-// blocks lists the refcount blocks that there are or, by the references, should
-// be.
-func (k *checker) blocks() []int64 {
-	set := make(map[int64]bool)
+	k.referTable(metaReftable, d.hdr.reftableOffset, int64(len(k.reftable))*8)
 	for i := range k.reftable {
-		if k.hasBlock(int64(i)) {
-			set[int64(i)] = true
-		}
-	}
-	for n := range k.refs.pages {
-		first, last := n<<refPageBits, (n+1)<<refPageBits-1
-		for i := first >> k.d.geo.refBits; i <= last>>k.d.geo.refBits; i++ {
-			set[i] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(set))
-}
-
-// compareBlock compares the refcounts in data, of the clusters from first on.
-// Where neither they nor the references say anything it passes over whole
-// pages.
-func (k *checker) compareBlock(first int64, data []byte, missing bool) {
-	g := &k.d.geo
-	// What is counted behind the end of the file takes up no space.
-	end := min(1<<g.refBits, max(g.clusters(k.fileSize), k.refs.end())-first)
-	for j := int64(0); j < end; {
-		c := first + j
-		n := min(end-j, 1<<refPageBits-c&(1<<refPageBits-1))
-		if k.refs.page(c>>refPageBits) != nil || !missing && !zero.Is(data[j<<g.refOrder>>3:(j+n)<<g.refOrder>>3]) {
-			for i := range n {
-				k.compareOne(c+i, getRef(data, j+i, g.refOrder), k.refs.get(c+i))
-			}
-		}
-		j += n
-	}
-}
-
-// readRefblock reads block i as it is in memory, zeros if there is none.
-func (k *checker) readRefblock(i int64, data []byte) error {
-	if !k.hasBlock(i) {
-		clear(data)
-		return nil
-	}
-	off := hostOff(k.reftable[i] &^ reftableReserved)
-	if err := k.d.readTable("refcount block", data, off); err != nil {
-		return err
-	}
-	size := k.d.refs.BlockSize()
-	for at := 0; at < len(data); at += size {
-		if b := k.d.refs.Get(int64(off) + int64(at)); b != nil {
-			copy(data[at:], b.Data)
+		if k.reftable[i] != 0 && !k.countRefblock(i) {
+			k.badBlocks++
 		}
 	}
 	return nil
 }
 
-func (k *checker) compareOne(c int64, have, want uint64) {
-	if have != 0 || want != 0 {
-		k.res.ImageEnd = (c + 1) << k.d.geo.clusterBits
+// countRefblock counts a refcount block. If it can't be where its entry says, it
+// is taken for missing.
+func (k *checker) countRefblock(i int) bool {
+	g := &k.d.geo
+	entry := k.reftable[i]
+	off := entry &^ reftableReserved
+	good := entry&reftableReserved == 0
+	if !good {
+		k.find(block.Corruption, "ERROR refcount table entry %d has reserved bits set", i)
 	}
 	switch {
-	case have == want:
-		return
-	case have > want:
-		k.find(block.Leak, "Leaked cluster %d refcount=%d reference=%d", c, have, want)
-	default:
-		k.find(block.Corruption, "ERROR cluster %d refcount=%d reference=%d", c, have, want)
+	case off&uint64(g.clusterSize-1) != 0:
+		k.find(block.Corruption, "ERROR refcount block %d is not cluster aligned; refcount table entry corrupted", i)
+		k.reftable[i] = 0
+		return false
+	case off >= uint64(k.fileSize):
+		k.find(block.Corruption, "ERROR refcount block %d is outside image", i)
+		k.reftable[i] = 0
+		return false
 	}
-	k.badCounts = append(k.badCounts, c)
-}
-
-// compareFlags holds the COPIED flags of the active tables against the
-// refcounts. What repair sets them to is what the refcounts should be.
-func (k *checker) compareFlags() {
-	g := &k.d.geo
-	data := make([]byte, g.clusterSize)
-	for i, entry := range k.d.l1 {
-		l2 := entry & offsetMask
-		if l2 == 0 || l2&uint64(g.clusterSize-1) != 0 {
-			continue
-		}
-		have, want := k.counts(int64(l2) >> g.clusterBits)
-		copied := entry&flagCopied != 0
-		if have == 1 != copied {
-			k.find(block.Corruption, "ERROR OFLAG_COPIED L2 cluster: l1_index=%d l1_entry=%x refcount=%d", i, entry, have)
-			k.flagFindings++
-		}
-		if want == 1 != copied {
-			k.badFlags = append(k.badFlags, badFlag{l1: int64(i), want: want == 1})
-		}
-		if k.d.readWholeL2(data, hostOff(l2)) == nil {
-			k.compareL2Flags(hostOff(l2), data)
-		}
+	k.refer(off, g.clusterSize)
+	c := int64(off) >> g.clusterBits
+	k.blocks = append(k.blocks, c)
+	if n := k.refs.get(c); n != 1 {
+		k.find(block.Corruption, "ERROR refcount block %d refcount=%d", i, n)
+		k.reftable[i] = 0
+		return false
 	}
-}
-
-// counts returns the refcount of a cluster, as it will be after the repair that
-// is asked for, and what it should be. A refcount that can't be read has been
-// reported, and counts as right.
-func (k *checker) counts(c int64) (have, want uint64) {
-	want = k.refs.get(c)
-	if !k.hasBlock(c>>k.d.geo.refBits) && !k.o.FixCorruptions {
-		return 0, want
-	}
-	have, err := k.stored(c)
-	if err != nil || have > want && k.o.FixLeaks || have < want && k.o.FixCorruptions {
-		return want, want
-	}
-	return have, want
-}
-
-// stored returns the refcount of cluster c, whose block exists.
-func (k *checker) stored(c int64) (uint64, error) {
-	g := &k.d.geo
-	if i := c >> g.refBits; k.recent == nil || i != k.recentBlock {
-		if k.recent == nil {
-			k.recent = make([]byte, g.clusterSize)
-		}
-		k.recentBlock = -1
-		if err := k.readRefblock(i, k.recent); err != nil {
-			return 0, err
-		}
-		k.recentBlock = i
-	}
-	return getRef(k.recent, c&(1<<g.refBits-1), g.refOrder), nil
-}
-
-func (k *checker) compareL2Flags(table hostOff, data []byte) {
-	g := &k.d.geo
-	for at := 0; at < len(data); at += 1 << g.entryBits {
-		e := decodeEntry(data[at:], g.extended)
-		if e.compressed() || int64(e.host())&(g.clusterSize-1) != 0 {
-			continue
-		}
-		have, want := uint64(1), uint64(1) // what an external data file holds is never shared
-		if k.d.data == k.d.file {
-			if e.host() == 0 {
-				continue
-			}
-			have, want = k.counts(int64(e.host()) >> g.clusterBits)
-		} else if e.host() == 0 && !e.copied() {
-			continue
-		}
-		if have == 1 != e.copied() {
-			k.find(block.Corruption, "ERROR OFLAG_COPIED data cluster: l2_entry=%x refcount=%d", e.desc, have)
-			k.flagFindings++
-		}
-		if want == 1 != e.copied() {
-			k.badFlags = append(k.badFlags, badFlag{l1: -1, off: table + hostOff(at), want: want == 1})
-		}
-	}
+	return good
 }

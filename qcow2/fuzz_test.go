@@ -436,8 +436,9 @@ func (z *fuzzed) repair() {
 	}
 	before, readable := z.content(img)
 	res, err := z.check(img, block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+	// What leads into tables can't be repaired, and changes with them.
 	all := err == nil && res.Errors == 0 && res.Corruptions == res.CorruptionsFixed && res.Leaks == res.LeaksFixed
-	if after, ok := z.content(img); readable && (!ok || !bytes.Equal(before, after)) {
+	if after, ok := z.content(img); all && readable && (!ok || !bytes.Equal(before, after)) {
 		z.t.Errorf("the repair has changed the guest's data: %+v", res)
 	}
 	if err := img.Close(); err != nil {

@@ -326,8 +326,10 @@ func (d *disk) mapMetadata() error {
 		return err
 	}
 	m.add(metaSnapshots, d.hdr.snapshotsOffset, end)
-	for _, s := range snapshots {
-		m.add(metaInactiveL1, s.l1Offset, int64(s.l1Size)*8)
+	for i := range snapshots {
+		if s := &snapshots[i]; d.validL1(s) {
+			m.add(metaInactiveL1, s.l1Offset, int64(s.l1Size)*8)
+		}
 	}
 	d.meta = m.build()
 	return nil

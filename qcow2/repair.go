@@ -2,6 +2,8 @@ package qcow2
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 
 	"github.com/diskimg/diskimg/block"
 )
@@ -11,112 +13,129 @@ import (
 // there a cluster that somebody may write in place and somebody else refers to.
 
 // recoverDirty makes the refcounts of an image right that was not closed, and
-// clears its dirty bit. Needs to be the only user of d.
+// clears its dirty bit. If not all that is wrong can be put right, nothing is
+// changed. Needs to be the only user of d.
 func (d *disk) recoverDirty() error {
-	res, err := d.check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+	k, err := d.look(&block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 	if err != nil {
 		return err
 	}
-	if res.Errors > 0 || res.Corruptions > res.CorruptionsFixed {
-		return block.Corruptf("the image was not closed and can't be repaired: %d corruptions, %d of them repaired, and %d errors while checking", res.Corruptions, res.CorruptionsFixed, res.Errors)
+	if k.res.Errors > 0 || k.res.Corruptions > k.repairable() {
+		return block.Corruptf("the image was not closed and can't be repaired: %d corruptions, %d of them can be, and %d errors while checking", k.res.Corruptions, k.repairable(), k.res.Errors)
+	}
+	if err := k.repair(); err != nil {
+		return err
 	}
 	d.hdr.incompat &^= incompatDirty
 	return d.patchHeader(atIncompat, be64(d.hdr.incompat))
 }
 
+// repairable returns how many corruptions a repair ends.
+func (k *checker) repairable() int64 { return k.tooLow + k.badFlags + k.badBlocks }
+
 // repair sets what is wrong right. Needs mu exclusively.
 func (k *checker) repair() error {
-	up, down, missing := k.split()
-	if k.o.FixCorruptions && missing {
+	if c := k.tooMany; c >= 0 {
+		return block.Errorf(block.ErrNoSpace, "cluster %d has %d references, refcounts of this image end at %d", c, k.refs.get(c), k.d.geo.maxRefcount())
+	}
+	if k.o.FixCorruptions && k.missing+k.badBlocks > 0 {
 		if err := k.rebuild(); err != nil {
 			return err
 		}
-		k.res.CorruptionsFixed += int64(len(up))
-		k.res.LeaksFixed += int64(len(down))
-		up, down = nil, nil
+		k.res.CorruptionsFixed += k.tooLow + k.badBlocks
+		k.res.LeaksFixed += k.tooHigh
+	} else if err := k.setCounts(); err != nil {
+		return err
 	}
 	if k.o.FixCorruptions {
-		if err := k.setCounts(up, &k.res.CorruptionsFixed); err != nil {
-			return err
-		}
-		if err := k.setFlags(); err != nil {
-			return err
-		}
-	}
-	if k.o.FixLeaks {
-		return k.setCounts(down, &k.res.LeaksFixed)
+		return k.setFlags()
 	}
 	return nil
 }
 
-// split sorts the wrong counts into those to rise and those to fall. missing
-// says that some have no refcount block.
-func (k *checker) split() (up, down []int64, missing bool) {
-	for _, c := range k.badCounts {
-		has := k.hasBlock(c >> k.d.geo.refBits)
-		var have uint64
-		if has {
-			have, _ = k.d.refcount(c) // it could be read a moment ago
-		}
-		missing = missing || !has
-		if have < k.refs.get(c) {
-			up = append(up, c)
-		} else {
-			down = append(down, c)
+// setCounts sets refcounts to what was counted and makes them durable, those
+// that rise first.
+func (k *checker) setCounts() error {
+	if k.o.FixCorruptions && k.tooLow > 0 {
+		if err := k.setWhere(func(have, want uint64) bool { return have < want }, &k.res.CorruptionsFixed); err != nil {
+			return err
 		}
 	}
-	return up, down, missing
+	if k.o.FixLeaks && k.tooHigh > 0 {
+		return k.setWhere(func(have, want uint64) bool { return have > want }, &k.res.LeaksFixed)
+	}
+	return nil
 }
 
-// setCounts sets refcounts to what was counted and makes them durable.
-func (k *checker) setCounts(clusters []int64, fixed *int64) error {
+// setWhere sets the refcounts that are wrong in one way. Each has a block.
+func (k *checker) setWhere(wrong func(have, want uint64) bool, fixed *int64) error {
 	d := k.d
-	for _, c := range clusters {
+	err := k.eachCount(func(c int64, have, want uint64) error {
+		if !wrong(have, want) {
+			return nil
+		}
 		b, i, err := d.refSlice(c)
 		if err != nil {
 			return err
 		}
-		want := k.refs.get(c)
-		if want > d.geo.maxRefcount() {
-			return block.Errorf(block.ErrNoSpace, "cluster %d has %d references, refcounts of this image end at %d", c, want, d.geo.maxRefcount())
-		}
 		setRef(b.Data, i, d.geo.refOrder, want)
 		d.refs.MarkDirty(b)
-		if want == 0 {
-			if err := d.freed(c); err != nil {
-				return err
-			}
-		}
 		*fixed++
+		if want == 0 {
+			err = d.freed(c)
+		}
+		if err == nil && d.refs.Pressed() {
+			err = d.writeCounts()
+		}
+		return err
+	}, func(int64, error) {})
+	if err != nil {
+		return err
 	}
 	return d.writeCounts()
 }
 
-// setFlags sets COPIED flags. After the counts are on disk.
+// setFlags sets COPIED flags to what the refcounts say. After those are on disk.
 func (k *checker) setFlags() error {
-	d := k.d
-	for _, f := range k.badFlags {
-		if f.l1 >= 0 {
-			d.setL1(f.l1, withFlag(d.l1[f.l1], f.want))
-			continue
+	k.recent = nil
+	err := k.eachFlag(func(f flag) error {
+		want := k.counts(f.cluster) == 1
+		if want == f.copied() {
+			return nil
 		}
-		size := hostOff(d.l2.BlockSize())
-		slice := f.off &^ (size - 1)
-		b := d.l2.Get(int64(slice))
-		if b == nil {
-			data := make([]byte, size)
-			if err := d.readTable("L2 table", data, slice); err != nil {
-				return err
-			}
-			b = d.l2.Put(int64(slice), data)
-		}
-		at := int(f.off - slice)
-		e := d.entryAt(b, at)
-		e.desc = withFlag(e.desc, f.want)
-		d.setEntry(b, at, e)
+		return k.setFlag(f, want)
+	})
+	if err != nil {
+		return err
 	}
-	k.res.CorruptionsFixed += k.flagFindings
+	k.res.CorruptionsFixed += k.badFlags
 	return k.writeLinks()
+}
+
+func (k *checker) setFlag(f flag, want bool) error {
+	d := k.d
+	if f.l1 >= 0 {
+		d.setL1(f.l1, withFlag(d.l1[f.l1], want))
+		return nil
+	}
+	size := hostOff(d.l2.BlockSize())
+	slice := f.off &^ (size - 1)
+	b := d.l2.Get(int64(slice))
+	if b == nil {
+		data := make([]byte, size)
+		if err := d.readTable("L2 table", data, slice); err != nil {
+			return err
+		}
+		b = d.l2.Put(int64(slice), data)
+	}
+	at := int(f.off - slice)
+	e := d.entryAt(b, at)
+	e.desc = withFlag(e.desc, want)
+	d.setEntry(b, at, e)
+	if d.l2.Pressed() {
+		return k.writeLinks()
+	}
+	return nil
 }
 
 func withFlag(entry uint64, copied bool) uint64 {
@@ -146,19 +165,23 @@ func (k *checker) writeLinks() error {
 // referred to by nothing.
 func (k *checker) rebuild() error {
 	d, g := k.d, &k.d.geo
+	if k.outside > 0 {
+		return block.Corruptf("refcounts can't be rebuilt while tables refer to offset %#x, beyond the end of the file: the new ones would lie there", k.outside-1)
+	}
 	k.dropOldRefcounts()
 	size, err := d.file.Size()
 	if err != nil {
 		return err
 	}
 	first := max(k.refs.end(), g.clusters(size))
-	tableClusters, blocks := k.sizeRefcounts(first)
-	if tableClusters<<g.clusterBits > maxReftableBytes {
-		return block.Errorf(block.ErrNoSpace, "refcount table needs %d bytes, the limit is %d", tableClusters<<g.clusterBits, maxReftableBytes)
+	tableClusters, blocks, err := k.sizeRefcounts(first)
+	if err != nil {
+		return err
 	}
 	table := make([]uint64, tableClusters<<g.clusterBits/8)
 	next := first + tableClusters
-	k.refer(uint64(first<<g.clusterBits), (tableClusters+int64(len(blocks)))<<g.clusterBits)
+	k.fileSize = (next + int64(len(blocks))) << g.clusterBits
+	k.refer(uint64(first<<g.clusterBits), k.fileSize-first<<g.clusterBits)
 	data := make([]byte, g.clusterSize)
 	for _, i := range blocks {
 		clear(data)
@@ -179,49 +202,40 @@ func (k *checker) rebuild() error {
 
 // dropOldRefcounts takes the references of the old structures back.
 func (k *checker) dropOldRefcounts() {
-	d, g := k.d, &k.d.geo
-	drop := func(c int64) {
-		if p := k.refs.page(c >> refPageBits); p != nil && p[c&(1<<refPageBits-1)] > 0 {
-			p[c&(1<<refPageBits-1)]--
-		}
+	for i := range int64(k.d.hdr.reftableClusters) {
+		k.refs.drop(int64(k.d.hdr.reftableOffset)>>k.d.geo.clusterBits + i)
 	}
-	for i := range int64(d.hdr.reftableClusters) {
-		drop(int64(d.hdr.reftableOffset)>>g.clusterBits + i)
-	}
-	for _, e := range k.reftable {
-		if e != 0 {
-			drop(int64(e&^reftableReserved) >> g.clusterBits)
-		}
+	for _, c := range k.blocks {
+		k.refs.drop(c)
 	}
 }
 
 // sizeRefcounts returns how many clusters the new table needs, and which blocks
 // are needed when table and blocks lie from cluster first on.
-func (k *checker) sizeRefcounts(first int64) (tableClusters int64, blocks []int64) {
+func (k *checker) sizeRefcounts(first int64) (tableClusters int64, blocks []int64, err error) {
 	g := &k.d.geo
 	used := make(map[int64]bool)
-	for n := range k.refs.pages {
-		for c := n << refPageBits; c < (n+1)<<refPageBits; c++ {
-			if k.refs.get(c) != 0 {
-				used[c>>g.refBits] = true
+	for n, page := range k.refs.pages {
+		for i, count := range page {
+			if count != 0 {
+				used[(n<<refPageBits+int64(i))>>g.refBits] = true
 			}
 		}
 	}
 	for tableClusters = 1; ; {
 		end := first + tableClusters + int64(len(used))
+		need := ((end-1)>>g.refBits + 1) * 8
+		if need > maxReftableBytes {
+			return 0, nil, block.Errorf(block.ErrNoSpace, "refcount table needs %d bytes, the limit is %d", need, maxReftableBytes)
+		}
 		for i := first >> g.refBits; i <= (end-1)>>g.refBits; i++ {
 			used[i] = true
 		}
-		need := ((end-1)>>g.refBits + 1) * 8
 		if first+tableClusters+int64(len(used)) == end && need <= tableClusters<<g.clusterBits {
-			break
+			return tableClusters, slices.Sorted(maps.Keys(used)), nil
 		}
 		tableClusters = max(tableClusters, g.clusters(need))
 	}
-	for i := range used {
-		blocks = append(blocks, i)
-	}
-	return tableClusters, blocks
 }
 
 // switchReftable makes the new table the image's, in the file and in memory.

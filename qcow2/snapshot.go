@@ -84,6 +84,13 @@ func (d *disk) readSnapshot(off int64) (s snapshotRecord, n int64, err error) {
 	return s, (snapshotFixed + int64(len(rest)) + 7) &^ 7, nil
 }
 
+// validL1 reports whether the L1 table of a snapshot is in the file, where and
+// as long as it may be.
+func (d *disk) validL1(s *snapshotRecord) bool {
+	n := int64(s.l1Size) * 8
+	return n <= maxL1Bytes && s.l1Offset&uint64(d.geo.clusterSize-1) == 0 && d.inFile("snapshot L1 table", s.l1Offset, n) == nil
+}
+
 func (s *snapshotRecord) readExtra() {
 	field := func(at int, v *int64) {
 		if len(s.extra) >= at+8 {

@@ -1,0 +1,243 @@
+package qcow2
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/zero"
+)
+
+// The second half of a check: refcounts and COPIED flags against the references
+// that were counted. A repair goes the same ways again, so nothing that is wrong
+// has to be remembered.
+
+// compare holds the counts against the refcounts, then the flags against the
+// counts.
+func (k *checker) compare() error {
+	err := k.eachCount(k.compareOne, func(first int64, err error) {
+		k.find(block.CheckFailure, "Can't get refcount for cluster %d: %v", first, err)
+	})
+	if err != nil {
+		return err
+	}
+	return k.compareFlags()
+}
+
+// eachCount calls f for the clusters that have a refcount or references, with
+// both, and failed for the first cluster of a refcount block that can't be read.
+func (k *checker) eachCount(f func(c int64, have, want uint64) error, failed func(first int64, err error)) error {
+	data := make([]byte, k.d.geo.clusterSize)
+	for _, i := range k.listBlocks() {
+		if err := k.ctx.Err(); err != nil {
+			return err
+		}
+		first := i << k.d.geo.refBits
+		if err := k.readRefblock(i, data); err != nil {
+			failed(first, err)
+			continue
+		}
+		if err := k.eachOfBlock(first, data, !k.hasBlock(i), f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *checker) hasBlock(i int64) bool {
+	return i < int64(len(k.reftable)) && k.reftable[i] != 0
+}
+
+// listBlocks lists the refcount blocks that there are or, by the references,
+// should be.
+func (k *checker) listBlocks() []int64 {
+	set := make(map[int64]bool)
+	for i := range k.reftable {
+		if k.hasBlock(int64(i)) {
+			set[int64(i)] = true
+		}
+	}
+	for n := range k.refs.pages {
+		first, last := n<<refPageBits, (n+1)<<refPageBits-1
+		for i := first >> k.d.geo.refBits; i <= last>>k.d.geo.refBits; i++ {
+			set[i] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// eachOfBlock is eachCount for the refcounts in data, of the clusters from first
+// on. Where neither they nor the references say anything it passes over whole
+// pages.
+func (k *checker) eachOfBlock(first int64, data []byte, missing bool, f func(c int64, have, want uint64) error) error {
+	g := &k.d.geo
+	// What is counted behind the end of the file takes up no space.
+	end := min(1<<g.refBits, max(g.clusters(k.fileSize), k.refs.end())-first)
+	for j := int64(0); j < end; {
+		c := first + j
+		n := min(end-j, 1<<refPageBits-c&(1<<refPageBits-1))
+		if k.refs.page(c>>refPageBits) != nil || !missing && !zero.Is(data[j<<g.refOrder>>3:(j+n)<<g.refOrder>>3]) {
+			for i := range n {
+				if err := f(c+i, getRef(data, j+i, g.refOrder), k.refs.get(c+i)); err != nil {
+					return err
+				}
+			}
+		}
+		j += n
+	}
+	return nil
+}
+
+// readRefblock reads block i as it is in memory, zeros if there is none.
+func (k *checker) readRefblock(i int64, data []byte) error {
+	if !k.hasBlock(i) {
+		clear(data)
+		return nil
+	}
+	off := hostOff(k.reftable[i] &^ reftableReserved)
+	if err := k.d.readTable("refcount block", data, off); err != nil {
+		return err
+	}
+	size := k.d.refs.BlockSize()
+	for at := 0; at < len(data); at += size {
+		if b := k.d.refs.Get(int64(off) + int64(at)); b != nil {
+			copy(data[at:], b.Data)
+		}
+	}
+	return nil
+}
+
+func (k *checker) compareOne(c int64, have, want uint64) error {
+	if have != 0 || want != 0 {
+		k.res.ImageEnd = (c + 1) << k.d.geo.clusterBits
+	}
+	if have != want && !k.hasBlock(c>>k.d.geo.refBits) {
+		k.missing++
+	}
+	switch {
+	case have > want:
+		k.find(block.Leak, "Leaked cluster %d refcount=%d reference=%d", c, have, want)
+		k.tooHigh++
+	case have < want:
+		k.find(block.Corruption, "ERROR cluster %d refcount=%d reference=%d", c, have, want)
+		k.tooLow++
+	}
+	if want > k.d.geo.maxRefcount() {
+		k.tooMany = c
+	}
+	return nil
+}
+
+// compareFlags holds the COPIED flags of the active tables against the
+// refcounts.
+func (k *checker) compareFlags() error {
+	return k.eachFlag(func(f flag) error {
+		if have := k.counts(f.cluster); have == 1 != f.copied() {
+			k.find(block.Corruption, "ERROR OFLAG_COPIED %s refcount=%d", f, have)
+			k.badFlags++
+		}
+		return nil
+	})
+}
+
+// flag is an entry of an active table that names a cluster.
+type flag struct {
+	l1      int64   // index of the L1 entry; -1 if it is an L2 entry
+	off     hostOff // of an L2 entry
+	entry   uint64
+	cluster int64 // -1 in an external data file, where nothing is shared
+}
+
+func (f flag) copied() bool { return f.entry&flagCopied != 0 }
+
+func (f flag) String() string {
+	if f.l1 >= 0 {
+		return fmt.Sprintf("L2 cluster: l1_index=%d l1_entry=%x", f.l1, f.entry)
+	}
+	return fmt.Sprintf("data cluster: l2_entry=%x", f.entry)
+}
+
+// eachFlag calls f for each entry of the active tables that has a COPIED flag,
+// once, however often its table is named. Tables that can't be read have been
+// reported.
+func (k *checker) eachFlag(f func(flag) error) error {
+	g := &k.d.geo
+	data := make([]byte, g.clusterSize)
+	tables := slices.Compact(slices.Clone(k.tables))
+	done := make([]bool, len(tables))
+	for i, entry := range k.d.l1 {
+		l2 := entry & offsetMask
+		if l2 == 0 || l2&uint64(g.clusterSize-1) != 0 {
+			continue
+		}
+		if err := f(flag{l1: int64(i), entry: entry, cluster: int64(l2) >> g.clusterBits}); err != nil {
+			return err
+		}
+		at, ok := slices.BinarySearch(tables, l2|activeTable)
+		if !ok || done[at] || k.d.readWholeL2(data, hostOff(l2)) != nil {
+			continue
+		}
+		done[at] = true
+		if err := k.eachFlagOf(hostOff(l2), data, f); err != nil {
+			return err
+		}
+		if err := k.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachFlagOf is eachFlag for one L2 table.
+func (k *checker) eachFlagOf(table hostOff, data []byte, f func(flag) error) error {
+	g, external := &k.d.geo, k.d.data != k.d.file
+	for at := 0; at < len(data); at += 1 << g.entryBits {
+		e := decodeEntry(data[at:], g.extended)
+		placed := e.host() != 0 || external && e.copied()
+		if e.compressed() || !placed || int64(e.host())&(g.clusterSize-1) != 0 {
+			continue
+		}
+		cluster := int64(e.host()) >> g.clusterBits
+		if external {
+			cluster = -1
+		}
+		if err := f(flag{l1: -1, off: table + hostOff(at), entry: e.desc, cluster: cluster}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// counts returns the refcount of a cluster, as it will be after the repair that
+// is asked for. One that can't be read has been reported, and counts as right.
+func (k *checker) counts(c int64) uint64 {
+	if c < 0 {
+		return 1
+	}
+	want := k.refs.get(c)
+	if !k.hasBlock(c>>k.d.geo.refBits) && !k.o.FixCorruptions {
+		return 0
+	}
+	have, err := k.stored(c)
+	if err != nil || have > want && k.o.FixLeaks || have < want && k.o.FixCorruptions {
+		return want
+	}
+	return have
+}
+
+// stored returns the refcount of cluster c, whose block exists.
+func (k *checker) stored(c int64) (uint64, error) {
+	g := &k.d.geo
+	if i := c >> g.refBits; k.recent == nil || i != k.recentBlock {
+		if k.recent == nil {
+			k.recent = make([]byte, g.clusterSize)
+		}
+		k.recentBlock = -1
+		if err := k.readRefblock(i, k.recent); err != nil {
+			return 0, err
+		}
+		k.recentBlock = i
+	}
+	return getRef(k.recent, c&(1<<g.refBits-1), g.refOrder), nil
+}
