@@ -34,6 +34,8 @@ type checker struct {
 	// too high, those of them without a refcount block, wrong COPIED flags,
 	// refcount blocks that can't be where they are said to be.
 	tooLow, tooHigh, missing, badFlags, badBlocks int64
+	// What it can't: clusters of metadata that something else claims.
+	overlaps int64
 	// tooMany is a cluster with more references than a refcount can say, -1 if
 	// there is none.
 	tooMany int64
@@ -133,10 +135,11 @@ func (k *checker) count() (err error) {
 	}
 	k.countExtensions()
 	k.countRetired()
-	if err := k.countRefcounts(); err != nil {
+	if err := k.countReftable(); err != nil {
 		return err
 	}
-	k.findOverlaps()
+	k.findOverlaps() // but those with refcount blocks, which can be made anew
+	k.countRefblocks()
 	return nil
 }
 
@@ -146,7 +149,12 @@ func (k *checker) findOverlaps() {
 	for _, run := range k.single {
 		k.findOverlap(run, 1)
 	}
-	_ = k.eachTable(func(at hostOff, times uint32, _ bool) error {
+	_ = k.eachTable(func(at hostOff, times, active uint32) error {
+		if active > 1 {
+			k.find(block.Corruption, "ERROR L2 table at %#x is named %d times by the active L1 table", int64(at), active)
+			k.overlaps++
+			return nil
+		}
 		c := int64(at) >> k.d.geo.clusterBits
 		k.findOverlap(metaRun{c, c + 1, metaL2}, uint64(times))
 		return nil
@@ -157,6 +165,7 @@ func (k *checker) findOverlap(run metaRun, want uint64) {
 	for c := run.start; c < run.end; c++ {
 		if k.refs.get(c) > want {
 			k.find(block.Corruption, "ERROR cluster %d is part of the %s and is referred to as something else too", c, run.kind)
+			k.overlaps++
 		}
 	}
 }
@@ -248,11 +257,11 @@ func (k *checker) countTables() error {
 	slices.Sort(k.tables)
 	data := make([]byte, k.d.geo.clusterSize)
 	done := int64(0)
-	return k.eachTable(func(at hostOff, times uint32, active bool) error {
+	return k.eachTable(func(at hostOff, times, active uint32) error {
 		if err := k.d.readWholeL2(data, at); err != nil {
 			k.find(block.CheckFailure, "ERROR: I/O error in check_refcounts_l2: %v", err)
 		} else {
-			k.countL2(data, times, active)
+			k.countL2(data, times, active > 0)
 		}
 		done += int64(times)
 		if k.o.Progress != nil {
@@ -262,15 +271,15 @@ func (k *checker) countTables() error {
 	})
 }
 
-// eachTable calls f for each L2 table, with how often it is named and whether
-// that is in the active L1 table, too.
-func (k *checker) eachTable(f func(at hostOff, times uint32, active bool) error) error {
+// eachTable calls f for each L2 table, with how often it is named at all and by
+// the active L1 table.
+func (k *checker) eachTable(f func(at hostOff, times, active uint32) error) error {
 	for i := 0; i < len(k.tables); {
-		first, at := i, k.tables[i]&^activeTable
-		for i < len(k.tables) && k.tables[i]&^activeTable == at {
-			i++
+		first, at, active := i, k.tables[i]&^activeTable, uint32(0)
+		for ; i < len(k.tables) && k.tables[i]&^activeTable == at; i++ {
+			active += uint32(k.tables[i] & activeTable)
 		}
-		if err := f(hostOff(at), uint32(i-first), k.tables[i-1]&activeTable != 0); err != nil {
+		if err := f(hostOff(at), uint32(i-first), active); err != nil {
 			return err
 		}
 	}
@@ -418,8 +427,8 @@ func (k *checker) countBitmap(table uint64, entries int64) {
 	}
 }
 
-// countRefcounts counts the refcount table and its blocks.
-func (k *checker) countRefcounts() error {
+// countReftable counts the refcount table.
+func (k *checker) countReftable() error {
 	d := k.d
 	if d.reftable == nil {
 		if err := d.loadReftable(); err != nil {
@@ -428,12 +437,16 @@ func (k *checker) countRefcounts() error {
 	}
 	k.reftable = slices.Clone(d.reftable)
 	k.referTable(metaReftable, d.hdr.reftableOffset, int64(len(k.reftable))*8)
+	return nil
+}
+
+// countRefblocks counts the refcount blocks.
+func (k *checker) countRefblocks() {
 	for i := range k.reftable {
 		if k.reftable[i] != 0 && !k.countRefblock(i) {
 			k.badBlocks++
 		}
 	}
-	return nil
 }
 
 // countRefblock counts a refcount block. If it can't be where its entry says, it

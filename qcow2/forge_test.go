@@ -87,6 +87,9 @@ func (f *forge) refcountBits() int64 {
 	return 1 << f.u32(hRefcountOrder)
 }
 
+// dataAt returns where the data of a guest offset lies.
+func (f *forge) dataAt(guest int64) int64 { return int64(f.u64(f.l2(guest)) & anOffset) }
+
 // l2 returns where the L2 entry of a guest offset stands.
 func (f *forge) l2(guest int64) int64 {
 	entry := int64(8)

@@ -35,6 +35,9 @@ func (k *checker) repairable() int64 { return k.tooLow + k.badFlags + k.badBlock
 
 // repair sets what is wrong right. Needs mu exclusively.
 func (k *checker) repair() error {
+	if k.overlaps > 0 {
+		return block.Corruptf("%d clusters of metadata are referred to as something else too; that can't be repaired, but the disk can be copied to a new image", k.overlaps)
+	}
 	if c := k.tooMany; c >= 0 {
 		return block.Errorf(block.ErrNoSpace, "cluster %d has %d references, refcounts of this image end at %d", c, k.refs.get(c), k.d.geo.maxRefcount())
 	}

@@ -266,8 +266,10 @@ func TestConcurrent(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if after := runtime.NumGoroutine(); after > before {
-		t.Errorf("%d goroutines became %d", before, after)
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines became %d", before, runtime.NumGoroutine())
+		}
 	}
 }
 
