@@ -57,7 +57,7 @@ type ConvertOptions struct {
 // clusters of source and target up to 2 MiB, and for compression several for
 // each processor.
 const (
-	convertChunk  = 512 << 10
+	convertChunk  = 256 << 10
 	compressChunk = 2 << 20
 	// bufferMemory bounds all chunks together, but there are always two.
 	bufferMemory = 16 << 20
