@@ -5,7 +5,7 @@ export CGO_ENABLED = 0
 GO          ?= go
 STATICCHECK  = v0.8.2
 PLATFORMS    = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 freebsd/amd64 freebsd/arm64
-DEBS         = qemu-utils e2fsprogs gcc libc6-dev
+DEBS         = qemu-utils e2fsprogs gcc libc6-dev zsh fish mandoc
 MODULES      = . examples/listfs
 FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
@@ -15,7 +15,7 @@ tools        = $(CURDIR)/bin/tools/$(STATICCHECK)
 staticcheck  = $(shell staticcheck -version 2>/dev/null | grep -q '($(STATICCHECK:v%=%))' && echo staticcheck || echo $(tools)/staticcheck)
 
 .NOTPARALLEL:
-.PHONY: help build demo test deps lint cross unit examples race fuzz-short bench accept crash-long model-long clean
+.PHONY: help build man demo test deps lint cross unit examples race fuzz-short bench accept crash-long model-long clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -23,6 +23,12 @@ help: ## list the targets
 build: ## bin/diskimg, static, and bin/qemu-img, which is a link to it
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/diskimg ./cmd/diskimg
 	ln -sf diskimg bin/qemu-img
+
+man: build ## out/man, the manual pages
+	@mkdir -p out/man && bin/diskimg man >out/man/diskimg.1
+	@for v in $$(sed -n 's/^.B diskimg\\-\([a-z]*\)(1)/\1/p' out/man/diskimg.1); do \
+	  bin/diskimg man $$v >out/man/diskimg-$$v.1 || exit 1; \
+	done; ls out/man
 
 demo: build ## the main job on a small real disk, with all that is said about it
 	@command -v mke2fs >/dev/null || test -x /sbin/mke2fs || $(MAKE) --no-print-directory deps DEBS=e2fsprogs tools=

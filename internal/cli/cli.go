@@ -127,7 +127,7 @@ func (sh *shell) main(args []string) error {
 		return usageError("Not enough arguments")
 	}
 	v := findVerb(rest[0])
-	if v == nil {
+	if v == nil || v.own && sh.emulate {
 		return usageError("Command not found: " + rest[0])
 	}
 	return sh.runVerb(v, rest[1:])

@@ -18,17 +18,20 @@ type verb struct {
 	args    string // what follows the options
 	about   string // one or two paragraphs
 	example string // one line or several
+	own     bool   // qemu-img does not have it
 	new     func() command
 }
 
 const (
-	groupMake = "Make and copy"
-	groupLook = "Look inside"
+	groupMake  = "Make and copy"
+	groupLook  = "Look inside"
+	groupAbout = "About diskimg"
 )
 
 // verbs returns the table of commands, in the order in which they are shown.
 func verbs() []verb {
-	return []verb{createVerb, convertVerb, infoVerb, mapVerb, checkVerb, compareVerb}
+	return []verb{createVerb, convertVerb, infoVerb, mapVerb, checkVerb, compareVerb,
+		completionVerb, manVerb}
 }
 
 func findVerb(name string) *verb {
@@ -79,6 +82,9 @@ func (sh *shell) overviewEmulated() error {
 	sh.options(topOptions{}.options())
 	sh.printf("\nCommand syntax:\n")
 	for _, v := range verbs() {
+		if v.own {
+			continue
+		}
 		sh.printf("  %s %s%s\n", v.name, syntax(v.new().options()), v.args)
 	}
 	sh.printf("\nqemu-img COMMAND --help tells more about a command.\n")
@@ -117,7 +123,7 @@ func (sh *shell) helpVerb(v *verb) error {
 	sh.printf("%s %s: %s\n\n", sh.name, v.name, v.summary)
 	sh.printf("usage: %s %s [options] %s\n\n%s\n", sh.name, v.name, v.args, v.about)
 	sh.printf("\nOptions:\n")
-	sh.options(append(v.new().options(), helpOption))
+	sh.options(v.allOptions())
 	if v.example != "" {
 		sh.printf("\nExample:\n")
 		for line := range strings.Lines(v.example) {

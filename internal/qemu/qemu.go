@@ -19,7 +19,7 @@ import (
 const Timeout = 5 * time.Minute
 
 // Install is the command that installs what Need asks for.
-const Install = "apt-get install -y --no-install-recommends qemu-utils"
+const Install = "make deps"
 
 // Need ends the test unless all programs are in the path: it skips, or fails
 // where the environment has CI=true.
