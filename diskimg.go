@@ -35,6 +35,10 @@ type OpenOptions struct {
 	LiveRaw bool
 	// NoSync has Flush and Close wait for nothing to be on disk.
 	NoSync bool
+	// Repair opens an image to be repaired by block.Checker, even if it was not
+	// closed or is marked corrupt, and for nothing else to write to it. With
+	// Writable.
+	Repair bool
 	// Formats to know of; nil is the package's table.
 	Formats []Format
 }
@@ -95,7 +99,7 @@ func (c *chain) openIn(f *storage.File, t Target, o *OpenOptions) (*Image, error
 		return nil, err
 	}
 	p := FormatOptions{
-		Path: t.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Policy: o.Policy,
+		Path: t.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy,
 		Offset: t.Offset, Size: t.Size,
 	}
 	if c.rules != nil {

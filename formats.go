@@ -38,6 +38,7 @@ type FormatOptions struct {
 	Writable  bool
 	NoBacking bool         // leave the backing image closed
 	NoSync    bool         // wait for nothing to be on disk
+	Repair    bool         // nothing but block.Checker writes to the image
 	Policy    block.Policy // opens what the image refers to
 	Data      block.File   // the external data file, if it is open already
 	// Offset and Size are the window of the file that is the disk; for raw.
@@ -163,7 +164,7 @@ func probeQcow2(head []byte) int {
 
 func openQcow2(f block.File, o FormatOptions) (*Image, error) {
 	return qcow2.Open(f, &qcow2.OpenOptions{
-		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Policy: o.Policy, Data: o.Data,
+		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy, Data: o.Data,
 	})
 }
 

@@ -3,6 +3,7 @@ package qcow2
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"slices"
 
@@ -34,8 +35,11 @@ type checker struct {
 	// too high, those of them without a refcount block, wrong COPIED flags,
 	// refcount blocks that can't be where they are said to be.
 	tooLow, tooHigh, missing, badFlags, badBlocks int64
+	lost                                          int64 // of tooLow: those that count as free
 	// What it can't: clusters of metadata that something else claims.
 	overlaps int64
+	// inPlace has refcounts of 0 mended where they are.
+	inPlace bool
 	// tooMany is a cluster with more references than a refcount can say, -1 if
 	// there is none.
 	tooMany int64
@@ -64,10 +68,19 @@ func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 // check is Check without its locks. Needs mu exclusively.
 func (d *disk) check(o block.CheckOptions) (block.CheckResult, error) {
 	k, err := d.look(&o)
-	if err == nil && (o.FixLeaks || o.FixCorruptions) {
-		err = k.repair()
+	if err != nil || !o.FixLeaks && !o.FixCorruptions {
+		return k.res, err
+	}
+	err = k.repair()
+	if err == nil && d.repairOnly && k.sound() {
+		err = d.markSound()
 	}
 	return k.res, err
+}
+
+// sound reports whether all that was wrong, but for leaks, has been put right.
+func (k *checker) sound() bool {
+	return k.res.Errors == 0 && k.res.Corruptions == k.res.CorruptionsFixed
 }
 
 // look is a check that mends nothing.
@@ -91,8 +104,17 @@ func (k *checker) find(s block.Severity, format string, args ...any) {
 	case block.CheckFailure:
 		k.res.Errors++
 	}
+	k.report(block.Finding{Severity: s, Text: fmt.Sprintf(format, args...), Offset: -1})
+}
+
+// fixing tells what is about to be put right.
+func (k *checker) fixing(s block.Severity, format string, args ...any) {
+	k.report(block.Finding{Severity: s, Text: fmt.Sprintf(format, args...), Offset: -1, Fixed: true})
+}
+
+func (k *checker) report(f block.Finding) {
 	if k.o.Report != nil {
-		k.o.Report(block.Finding{Severity: s, Text: block.Corruptf(format, args...).Error(), Offset: -1})
+		k.o.Report(f)
 	}
 }
 

@@ -22,7 +22,30 @@ func (k *checker) compare() error {
 	if err != nil {
 		return err
 	}
+	if err := k.announce(); err != nil {
+		return err
+	}
 	return k.compareFlags()
+}
+
+// announce reports the refcounts that are about to be set, and once more those
+// that are not.
+func (k *checker) announce() error {
+	mends := (k.o.FixLeaks || k.o.FixCorruptions) && !k.needsRebuild() && k.mayRepair() == nil
+	if k.tooLow+k.tooHigh == 0 || k.o.Report == nil || !mends {
+		return nil
+	}
+	return k.eachCount(func(c int64, have, want uint64) error {
+		switch {
+		case have > want && k.o.FixLeaks:
+			k.fixing(block.Leak, "Repairing cluster %d refcount=%d reference=%d", c, have, want)
+		case have < want && k.o.FixCorruptions:
+			k.fixing(block.Corruption, "Repairing cluster %d refcount=%d reference=%d", c, have, want)
+		case have < want:
+			k.report(block.Finding{Severity: block.Corruption, Text: fmt.Sprintf("ERROR cluster %d refcount=%d reference=%d", c, have, want), Offset: -1})
+		}
+		return nil
+	}, func(int64, error) {})
 }
 
 // eachCount calls f for the clusters that have a refcount or references, with
@@ -122,6 +145,9 @@ func (k *checker) compareOne(c int64, have, want uint64) error {
 	case have < want:
 		k.find(block.Corruption, "ERROR cluster %d refcount=%d reference=%d", c, have, want)
 		k.tooLow++
+		if have == 0 {
+			k.lost++
+		}
 	}
 	if want > k.d.geo.maxRefcount() {
 		k.tooMany = c
@@ -130,15 +156,27 @@ func (k *checker) compareOne(c int64, have, want uint64) error {
 }
 
 // compareFlags holds the COPIED flags of the active tables against the
-// refcounts.
+// refcounts. Those that will be mended are reported then.
 func (k *checker) compareFlags() error {
 	return k.eachFlag(func(f flag) error {
-		if have := k.counts(f.cluster); have == 1 != f.copied() {
+		have := k.counts(f.cluster)
+		switch {
+		case have == 1 == f.copied():
+			return nil
+		case k.fixesFlags():
+			k.res.Corruptions++
+		default:
 			k.find(block.Corruption, "ERROR OFLAG_COPIED %s refcount=%d", f, have)
-			k.badFlags++
 		}
+		k.badFlags++
 		return nil
 	})
+}
+
+// fixesFlags reports whether a repair sets COPIED flags right: any repair does
+// that leaves the refcounts right.
+func (k *checker) fixesFlags() bool {
+	return k.o.FixCorruptions || k.o.FixLeaks && k.tooLow+k.badBlocks == 0
 }
 
 // flag is an entry of an active table that names a cluster.

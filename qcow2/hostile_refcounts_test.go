@@ -300,3 +300,39 @@ func TestRepairKeepsWhatIsUsed(t *testing.T) {
 	}
 	must(t, img.Close())
 }
+
+// An image that was not closed, or is marked corrupt, can be opened to be
+// repaired and for nothing else. The marks go when nothing is wrong any more.
+func TestOpenForRepair(t *testing.T) {
+	for _, l := range liars() {
+		f := l.image(t)
+		if !f.v3() {
+			continue
+		}
+		f.put64(hIncompat, f.u64(hIncompat)|bitDirty|bitCorrupt)
+		file := f.file()
+		img, err := qcow2.Open(file.Reopen(), &qcow2.OpenOptions{Writable: true, Repair: true})
+		if err != nil && l.refused != "" {
+			continue // a broken refcount table is found when it is opened
+		}
+		must(t, err)
+		if _, err := img.WriteAt([]byte{1}, 0); !errors.Is(err, block.ErrReadOnly) {
+			t.Errorf("%s: written: %v", l.name, err)
+		}
+		c, _ := block.As[block.Checker](img)
+		if _, err := c.Check(block.CheckOptions{}); err != nil {
+			t.Errorf("%s: %v", l.name, err)
+		}
+		if got := (&forge{contentOf(t, file)}).u64(hIncompat); got != f.u64(hIncompat) {
+			t.Errorf("%s: features %#x became %#x when nothing was repaired", l.name, f.u64(hIncompat), got)
+		}
+		if _, err = c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true}); l.refused == "" {
+			must(t, err)
+		}
+		must(t, img.Close())
+		marked := (&forge{contentOf(t, file)}).u64(hIncompat)&(bitDirty|bitCorrupt) != 0
+		if marked != (l.refused != "") {
+			t.Errorf("%s: marked is %v after the repair", l.name, marked)
+		}
+	}
+}

@@ -39,6 +39,9 @@ type OpenOptions struct {
 	// the image is lost. For images that are made in one go and can be made
 	// again.
 	NoSync bool
+	// Repair opens an image to be checked and repaired, even if it was not
+	// closed or is marked corrupt. Nothing but Check writes to it.
+	Repair bool
 	// L2CacheSize and RefcountCacheSize bound the memory for tables, in
 	// bytes; 0 is the default. Memory is taken as tables are used.
 	L2CacheSize, RefcountCacheSize int
@@ -54,8 +57,10 @@ type disk struct {
 	geo      geometry
 	writable bool
 	noSync   bool
-	sparse   bool         // data may well be holes
-	size     atomic.Int64 // of the guest disk
+	// repairOnly is an image that was opened to be repaired.
+	repairOnly bool
+	sparse     bool         // data may well be holes
+	size       atomic.Int64 // of the guest disk
 
 	pins    pins
 	ranges  rangelock.Lock
@@ -91,7 +96,7 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	if err != nil {
 		return nil, wrapOpen(o.Path, err)
 	}
-	return block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2", Writable: o.Writable}), nil
+	return block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2", Writable: o.Writable && !o.Repair}), nil
 }
 
 func wrapOpen(path string, err error) error {
@@ -119,7 +124,7 @@ func open(f block.File, o *OpenOptions) (*disk, error) {
 
 func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 	d := &disk{
-		file: f, data: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync,
+		file: f, data: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync, repairOnly: o.Repair,
 		l1Dirty: make(map[int64]bool), reftableDirty: make(map[int64]bool), loading: make(map[hostOff]chan struct{}),
 	}
 	d.size.Store(int64(h.size))
@@ -192,7 +197,7 @@ func (d *disk) mayOpen(o *OpenOptions) error {
 	if !d.writable {
 		return nil
 	}
-	if d.hdr.incompat&incompatCorrupt != 0 {
+	if d.hdr.incompat&incompatCorrupt != 0 && !o.Repair {
 		return block.Corruptf("Image is corrupt; cannot be opened read/write")
 	}
 	if o.NoBacking && d.hdr.backingName != "" {
@@ -287,7 +292,7 @@ func (d *disk) prepareWrites() error {
 	if err := d.clearAutoclear(); err != nil {
 		return err
 	}
-	if d.hdr.incompat&incompatDirty == 0 {
+	if d.hdr.incompat&incompatDirty == 0 || d.repairOnly {
 		return nil
 	}
 	return d.recoverDirty()

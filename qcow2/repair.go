@@ -23,10 +23,21 @@ func (d *disk) recoverDirty() error {
 	if k.res.Errors > 0 || k.res.Corruptions > k.repairable() {
 		return block.Corruptf("the image was not closed and can't be repaired: %d corruptions, %d of them can be, and %d errors while checking", k.res.Corruptions, k.repairable(), k.res.Errors)
 	}
+	k.inPlace = true
 	if err := k.repair(); err != nil {
 		return err
 	}
-	d.hdr.incompat &^= incompatDirty
+	return d.markSound()
+}
+
+// markSound clears the marks of an image that was not closed or that damage was
+// found in. After all that was wrong with it has been put right on disk.
+func (d *disk) markSound() error {
+	const marks = incompatDirty | incompatCorrupt
+	if d.hdr.incompat&marks == 0 {
+		return nil
+	}
+	d.hdr.incompat &^= marks
 	return d.patchHeader(atIncompat, be64(d.hdr.incompat))
 }
 
@@ -35,25 +46,44 @@ func (k *checker) repairable() int64 { return k.tooLow + k.badFlags + k.badBlock
 
 // repair sets what is wrong right. Needs mu exclusively.
 func (k *checker) repair() error {
+	if err := k.mayRepair(); err != nil {
+		return err
+	}
+	if err := k.mendCounts(); err != nil || !k.fixesFlags() {
+		return err
+	}
+	return k.setFlags()
+}
+
+// mayRepair refuses a repair that could not be brought to an end.
+func (k *checker) mayRepair() error {
 	if k.overlaps > 0 {
 		return block.Corruptf("%d clusters of metadata are referred to as something else too; that can't be repaired, but the disk can be copied to a new image", k.overlaps)
 	}
 	if c := k.tooMany; c >= 0 {
 		return block.Errorf(block.ErrNoSpace, "cluster %d has %d references, refcounts of this image end at %d", c, k.refs.get(c), k.d.geo.maxRefcount())
 	}
-	if k.o.FixCorruptions && k.missing+k.badBlocks > 0 {
-		if err := k.rebuild(); err != nil {
-			return err
-		}
-		k.res.CorruptionsFixed += k.tooLow + k.badBlocks
-		k.res.LeaksFixed += k.tooHigh
-	} else if err := k.setCounts(); err != nil {
+	return nil
+}
+
+func (k *checker) mendCounts() error {
+	if !k.needsRebuild() {
+		return k.setCounts()
+	}
+	if err := k.rebuild(); err != nil {
 		return err
 	}
-	if k.o.FixCorruptions {
-		return k.setFlags()
-	}
+	k.res.CorruptionsFixed += k.tooLow + k.badBlocks
+	k.res.LeaksFixed += k.tooHigh
 	return nil
+}
+
+// needsRebuild reports whether the refcounts are to be mended, and not one by one:
+// blocks are missing, or what is in use counts as free, so that something else
+// may have been put there. An image that was just not closed is known to have
+// such refcounts.
+func (k *checker) needsRebuild() bool {
+	return k.o.FixCorruptions && (k.missing+k.badBlocks > 0 || k.lost > 0 && !k.inPlace)
 }
 
 // setCounts sets refcounts to what was counted and makes them durable, those
@@ -102,11 +132,12 @@ func (k *checker) setWhere(wrong func(have, want uint64) bool, fixed *int64) err
 func (k *checker) setFlags() error {
 	k.recent = nil
 	err := k.eachFlag(func(f flag) error {
-		want := k.counts(f.cluster) == 1
-		if want == f.copied() {
+		count := k.counts(f.cluster)
+		if count == 1 == f.copied() {
 			return nil
 		}
-		return k.setFlag(f, want)
+		k.fixing(block.Corruption, "Repairing OFLAG_COPIED %s refcount=%d", f, count)
+		return k.setFlag(f, count == 1)
 	})
 	if err != nil {
 		return err
@@ -164,19 +195,16 @@ func (k *checker) writeLinks() error {
 }
 
 // rebuild writes a whole new set of refcount structures behind everything that
-// is referenced, and switches the header over to it. The old ones are then
+// is referred to, where what the file may hold is nobody's, and switches the header over to it. The old ones are then
 // referred to by nothing.
 func (k *checker) rebuild() error {
 	d, g := k.d, &k.d.geo
 	if k.outside > 0 {
 		return block.Corruptf("refcounts can't be rebuilt while tables refer to offset %#x, beyond the end of the file: the new ones would lie there", k.outside-1)
 	}
+	k.fixing(block.Corruption, "Rebuilding refcount structure")
 	k.dropOldRefcounts()
-	size, err := d.file.Size()
-	if err != nil {
-		return err
-	}
-	first := max(k.refs.end(), g.clusters(size))
+	first := k.refs.end()
 	tableClusters, blocks, err := k.sizeRefcounts(first)
 	if err != nil {
 		return err
@@ -205,11 +233,15 @@ func (k *checker) rebuild() error {
 
 // dropOldRefcounts takes the references of the old structures back.
 func (k *checker) dropOldRefcounts() {
+	old := slices.Clone(k.blocks)
 	for i := range int64(k.d.hdr.reftableClusters) {
-		k.refs.drop(int64(k.d.hdr.reftableOffset)>>k.d.geo.clusterBits + i)
+		old = append(old, int64(k.d.hdr.reftableOffset)>>k.d.geo.clusterBits+i)
 	}
-	for _, c := range k.blocks {
+	slices.Sort(old)
+	for _, c := range old {
+		n := k.refs.get(c)
 		k.refs.drop(c)
+		k.fixing(block.Leak, "Repairing cluster %d refcount=%d reference=%d", c, n, k.refs.get(c))
 	}
 }
 

@@ -69,6 +69,10 @@ cp q badversion; printf '\0\0\0\011' | dd of=badversion bs=1 seek=4 conv=notrunc
 cp q leaky; truncate -s +64k leaky
 printf '\0\1' | dd of=leaky bs=1 seek=$((131072 + 2 * ($(stat -c %s leaky) / 65536 - 1))) conv=notrunc status=none
 cp q corrupt; printf '\0\0' | dd of=corrupt bs=1 seek=$((131072 + 10)) conv=notrunc status=none
+cp corrupt unclosed; printf '\1' | dd of=unclosed bs=1 seek=79 conv=notrunc status=none
+cp q marked; printf '\2' | dd of=marked bs=1 seek=79 conv=notrunc status=none
+cp q flags; printf '\0' | dd of=flags bs=1 seek=$((0x40000)) conv=notrunc status=none
+cp snaps low; printf '\0\1' | dd of=low bs=1 seek=$((131072 + 10)) conv=notrunc status=none
 cp q badl1; printf '\200\0\0\0\0\04\02\0' | dd of=badl1 bs=1 seek=$((0x30000)) conv=notrunc status=none
 cp q unknown; printf '\200' | dd of=unknown bs=1 seek=72 conv=notrunc status=none
 ln -s q link

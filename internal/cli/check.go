@@ -70,7 +70,7 @@ func (c *checkCommand) run(sh *shell, args []string) error {
 	if !c.cache.valid() {
 		return failf("Invalid source cache option: %s", c.cache)
 	}
-	img, err := c.input.open(args[0], diskimg.OpenOptions{Writable: c.fix.FixLeaks, LiveRaw: true})
+	img, err := c.input.open(args[0], diskimg.OpenOptions{Writable: c.fix.FixLeaks, Repair: c.fix.FixLeaks, LiveRaw: true})
 	if err != nil {
 		return err
 	}
