@@ -23,6 +23,9 @@ var (
 	ErrLocked = errors.New("image is locked")
 	// ErrNoSpace: no room, in the file system or in the format's tables.
 	ErrNoSpace = errors.New("no space left")
+	// ErrPassphrase: the image is encrypted, and its passphrase was not given or
+	// is another one.
+	ErrPassphrase = errors.New("passphrase missing or wrong")
 	// ErrBounds: a request that does not lie within the disk.
 	ErrBounds = errors.New("beyond the end of the disk")
 	// ErrInvalid: an argument or option that can't be.

@@ -21,7 +21,7 @@ type layer struct {
 	testing bool
 }
 
-var anyModule = []string{"github.com/klauspost/compress", "golang.org/x/sys", "golang.org/x/term"}
+var anyModule = []string{"github.com/klauspost/compress", "golang.org/x/crypto", "golang.org/x/sys", "golang.org/x/term"}
 
 var layers = []layer{
 	{name: "test support", testing: true,
@@ -37,7 +37,7 @@ var layers = []layer{
 	{name: "storage", dirs: []string{"storage/..."}, may: []string{"block", "internal"}, others: anyModule},
 	// A format never imports another format, nor storage: who wants one of them
 	// links nothing else.
-	{name: "format", dirs: []string{"raw", "qcow2", "vhd", "qed", "vhdx", "vmdk", "vdi"},
+	{name: "format", dirs: []string{"raw", "qcow2", "luks", "vhd", "qed", "vhdx", "vmdk", "vdi"},
 		may: []string{"block", "internal"}, others: anyModule},
 	{name: "job", dirs: []string{"job/...", "nbd/..."}, may: []string{"block", "internal"}, others: anyModule},
 	{name: "diskimg", dirs: []string{""}, may: []string{"storage", "format", "block", "internal"}},
