@@ -6,6 +6,7 @@ package diskimg
 import (
 	"errors"
 	"io"
+	"os"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/sentence"
@@ -26,6 +27,9 @@ type OpenOptions struct {
 	Writable bool
 	// Policy opens what the image refers to; nil is Strict{}.
 	Policy block.Policy
+	// WritableBase, if not 0, opens one more image of the chain for writing,
+	// to commit into it: 1 for the backing image, 2 for the one below that.
+	WritableBase int
 	// NoBacking leaves the backing image closed: what it holds reads as zero.
 	NoBacking bool
 	// ForceShare opens the image although another process writes it, with no
@@ -67,7 +71,7 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 	if p.Policy == nil {
 		p.Policy = Strict{}
 	}
-	c := &chain{formats: p.Formats, share: p.ForceShare}
+	c := &chain{formats: p.Formats, share: p.ForceShare, writable: p.WritableBase, noSync: p.NoSync}
 	if c.formats == nil {
 		c.formats = Formats
 	}
@@ -165,6 +169,9 @@ func openFile(path string, writable bool, open opener) (*storage.File, error) {
 		return nil, block.Invalidf("The 'file' block driver requires a file name")
 	}
 	f, err := open(path, writable)
+	if info, serr := os.Stat(path); writable && errors.Is(err, storage.ErrNotRegular) && serr == nil && info.IsDir() {
+		return nil, &sentence.Error{Text: "Could not open '" + path + "': Is a directory", Err: err}
+	}
 	return f, fileError(path, err)
 }
 

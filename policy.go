@@ -129,6 +129,9 @@ type chain struct {
 	formats []Format
 	share   bool // others may write the images meanwhile
 	above   []fileID
+	// The image with so many above it is opened for writing, if not 0.
+	writable int
+	noSync   bool // and waits for nothing to be on disk
 }
 
 type fileID struct{ dev, ino uint64 }
@@ -172,7 +175,11 @@ func (c *chain) openImage(ref block.Ref) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.open(t, open, &OpenOptions{Format: t.Format})
+	o := &OpenOptions{Format: t.Format}
+	if c.writable > 0 && len(c.above) == c.writable {
+		o.Writable, o.NoSync = true, c.noSync
+	}
+	return c.open(t, open, o)
 }
 
 // OpenFile implements block.Policy.

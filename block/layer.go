@@ -73,6 +73,22 @@ type (
 	Resizer interface {
 		Resize(size int64, o ResizeOptions) error
 	}
+	// Emptier forgets what an overlay holds, so that all of its disk is that
+	// of the image below again.
+	Emptier interface {
+		// MakeEmpty gives up all guest data of this layer, and its space.
+		// Internal snapshots keep theirs.
+		MakeEmpty() error
+	}
+	// BackingChanger changes which file lies below an overlay.
+	BackingChanger interface {
+		// ChangeBacking has the image name another backing file, as it is
+		// to stand in the image, and its format; no name: none. All that was
+		// written before is flushed first, and a power cut leaves the old
+		// name or the new one. The open image reads on through the backing
+		// image that it has, and can't be written any more.
+		ChangeBacking(name, format string) error
+	}
 	// SnapshotLister lists internal snapshots.
 	SnapshotLister interface {
 		Snapshots() ([]Snapshot, error)

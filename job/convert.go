@@ -89,7 +89,8 @@ type conversion struct {
 	o   ConvertOptions
 
 	chunk   int64 // bytes, a power of two
-	grain   int64 // of the search for zeros; 0 does not search and writes all
+	grain   int64 // of the search for zeros; 0 does not search
+	full    bool  // writes zeros as if they were data
 	cluster int64 // what is compressed as one; 1 without compression
 	// From zeroFrom on the target reads as zero already.
 	zeroFrom int64
@@ -111,7 +112,7 @@ func newConversion(dst *block.Image, srcs []*block.Image, o ConvertOptions) (*co
 	case o.Sparse > 0:
 		c.grain = 1 << (bits.Len64(uint64(o.Sparse)) - 1)
 	case o.Sparse < 0:
-		c.grain = 0
+		c.grain, c.full = 0, true
 	}
 	c.chunk = max(convertChunk, c.grain, largestCluster(dst), c.src.largestCluster())
 	if o.Compress {

@@ -245,7 +245,7 @@ func (c *conversion) take(k *chunk, s step) int64 {
 		k.data, k.window = true, window
 		k.addData(run{off: s.off, n: n, data: true, file: s.file, fileOff: s.fileOff}, c.inKernel.Load())
 	case blank:
-		if s.off < c.zeroFrom || c.grain == 0 {
+		if s.off < c.zeroFrom || c.full {
 			k.runs = append(k.runs, run{off: s.off, n: n})
 		} else {
 			n = s.n

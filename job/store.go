@@ -54,7 +54,7 @@ func (c *conversion) storeData(p []byte, off int64) error {
 
 // storeZeros makes a range read as zero where it does not yet.
 func (c *conversion) storeZeros(ctx context.Context, off, n int64) error {
-	if c.grain == 0 {
+	if c.full {
 		return c.writeOut(ctx, off, n)
 	}
 	if n = min(n, c.zeroFrom-off); n <= 0 {

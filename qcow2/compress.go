@@ -197,8 +197,8 @@ func onAllCores(n int, f func(i int)) {
 func (d *disk) placeSqueezed(list []squeezed, off guestOff) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.broken != nil {
-		return d.broken
+	if err := d.refusal(); err != nil {
+		return err
 	}
 	if err := d.ownTable(off); err != nil {
 		return err

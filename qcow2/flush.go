@@ -287,6 +287,14 @@ func (d *disk) poison(err error) error {
 	return d.broken
 }
 
+// refusal returns why guest data can't be written, nil if it can. Needs mu.
+func (d *disk) refusal() error {
+	if d.broken != nil {
+		return d.broken
+	}
+	return d.sealed
+}
+
 // damaged is corruption found in the tables in use, as opposed to the guest's
 // data: the image is marked.
 type damaged struct{ error }

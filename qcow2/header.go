@@ -54,6 +54,8 @@ const (
 	extBitmaps       = 0x23852875
 	extCrypto        = 0x0537be77
 	extDataFile      = 0x44415441
+	// Of no meaning to anybody: room in a header that is being changed.
+	extPadding = 0x70616421
 )
 
 const (

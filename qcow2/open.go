@@ -30,7 +30,7 @@ type OpenOptions struct {
 	// Policy opens the backing image and the data file; nil refuses them.
 	Policy block.Policy
 	// NoBacking leaves the backing image closed: what it holds reads as zero.
-	// Such an image can't be written.
+	// Guest data of such an image can't be written.
 	NoBacking bool
 	// Data is the external data file, if the caller has opened it; otherwise
 	// Policy is asked. The image closes it.
@@ -85,6 +85,7 @@ type disk struct {
 	unlinked      []hostRun
 	retired       []retired
 	broken        error
+	sealed        error // why guest data can't be written, nil if it can
 }
 
 // Open opens the image in f. The image owns f once Open has succeeded.
@@ -201,7 +202,7 @@ func (d *disk) mayOpen(o *OpenOptions) error {
 		return block.Corruptf("Image is corrupt; cannot be opened read/write")
 	}
 	if o.NoBacking && d.hdr.backingName != "" {
-		return block.Invalidf("an image whose backing file is left closed can't be written")
+		d.sealed = block.Invalidf("an image whose backing file is left closed can't be written")
 	}
 	return nil
 }

@@ -34,8 +34,8 @@ func (d *disk) grow(size int64) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.broken != nil {
-		return d.broken
+	if err := d.refusal(); err != nil {
+		return err
 	}
 	if err := d.growL1(int64(need)); err != nil {
 		return err

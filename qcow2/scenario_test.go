@@ -213,6 +213,8 @@ func (s *scenario) operation() error {
 		return s.reopen()
 	case 11:
 		return s.grow()
+	case 12:
+		return s.makeEmpty()
 	}
 }
 
@@ -295,6 +297,22 @@ func (s *scenario) grow() error {
 	s.sizes = append(s.sizes, size)
 	resizer, _ := block.As[block.Resizer](s.img)
 	return resizer.Resize(size, block.ResizeOptions{})
+}
+
+// makeEmpty has the disk read as its backing image again.
+func (s *scenario) makeEmpty() error {
+	if s.options.DataFileRaw {
+		return nil
+	}
+	below := len(s.backing) / sector
+	s.ops = append(s.ops, scenarioOp{end: below, id: backingID}, scenarioOp{first: below, end: int(s.img.Size() / sector)})
+	s.note(false)
+	e, _ := block.As[block.Emptier](s.img)
+	if err := e.MakeEmpty(); err != nil {
+		return err
+	}
+	s.note(true)
+	return nil
 }
 
 const garbage = ^uint32(0)

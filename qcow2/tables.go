@@ -54,10 +54,12 @@ func (d *disk) slicePlace(table hostOff, off guestOff) (slice hostOff, at int) {
 	return table + hostOff(byteInTable&^(size-1)), int(byteInTable & (size - 1))
 }
 
-func (d *disk) entryAt(b *cache.Block, at int) l2Entry {
-	e := l2Entry{desc: binary.BigEndian.Uint64(b.Data[at:])}
+func (d *disk) entryAt(b *cache.Block, at int) l2Entry { return d.decodeEntry(b.Data[at:]) }
+
+func (d *disk) decodeEntry(p []byte) l2Entry {
+	e := l2Entry{desc: binary.BigEndian.Uint64(p)}
 	if d.geo.extended {
-		e.bitmap = binary.BigEndian.Uint64(b.Data[at+8:])
+		e.bitmap = binary.BigEndian.Uint64(p[8:])
 	}
 	return e
 }

@@ -49,8 +49,8 @@ func (d *disk) inPlace(off guestOff, n int64) (hostOff, int64, error) {
 		if err == nil && missing == 0 && e.Kind == block.Data {
 			err = d.mayWriteData(hostOff(e.Offset), e.Length)
 		}
-		if d.broken != nil {
-			err = d.broken
+		if refusal := d.refusal(); refusal != nil {
+			err = refusal
 		}
 		d.mu.RUnlock()
 		if err != nil {
@@ -131,8 +131,8 @@ func (d *disk) plan(off guestOff, n int64) (allocation, error) {
 }
 
 func (d *disk) planLocked(off guestOff, n int64) (a allocation, missing hostOff, err error) {
-	if d.broken != nil {
-		return a, 0, d.broken
+	if err := d.refusal(); err != nil {
+		return a, 0, err
 	}
 	if err := d.ownTable(off); err != nil {
 		return a, 0, err

@@ -173,8 +173,8 @@ func (d *disk) changeSlice(off, end guestOff, f func(l2Entry, uint64) (l2Entry, 
 }
 
 func (d *disk) changeLocked(off, end guestOff, f func(l2Entry, uint64) (l2Entry, change)) (missing hostOff, err error) {
-	if d.broken != nil {
-		return 0, d.broken
+	if err := d.refusal(); err != nil {
+		return 0, err
 	}
 	table, err := d.l2Table(off)
 	if err != nil {

@@ -29,7 +29,8 @@ func Create(f block.File, size int64, o *CreateOptions) (*block.Image, error) {
 	if err := create(f, size, o.Preallocation); err != nil {
 		return nil, &block.Error{Op: "create", Path: o.Path, Format: "raw", Offset: -1, Err: err}
 	}
-	d := &disk{f: f, size: roundUp(size), noSync: o.NoSync}
+	d := &disk{f: f, noSync: o.NoSync}
+	d.size.Store(roundUp(size))
 	d.unsynced.Store(true)
 	return d.image(o.Path, true), nil
 }

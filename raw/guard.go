@@ -19,7 +19,7 @@ func (d *disk) guarded(off int64, change func(head []byte), write func() error) 
 	}
 	d.head.Lock()
 	defer d.head.Unlock()
-	head := make([]byte, min(headSize, d.size))
+	head := make([]byte, min(headSize, d.Size()))
 	if err := block.ReadFull(d.f, head, d.offset); err != nil {
 		return err
 	}

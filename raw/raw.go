@@ -48,7 +48,8 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	if err != nil {
 		return nil, &block.Error{Op: "open", Path: o.Path, Format: "raw", Offset: -1, Err: err}
 	}
-	d := &disk{f: f, offset: o.Offset, size: size, looksLike: o.LooksLike, noSync: o.NoSync}
+	d := &disk{f: f, offset: o.Offset, window: o.Size > 0, looksLike: o.LooksLike, noSync: o.NoSync}
+	d.size.Store(size)
 	return d.image(o.Path, o.Writable), nil
 }
 
@@ -79,9 +80,11 @@ func roundUp(n int64) int64 { return (n + sectorSize - 1) &^ (sectorSize - 1) }
 
 // disk is the layer of a raw image.
 type disk struct {
-	f            block.File
-	offset, size int64
-	noSync       bool
+	f      block.File
+	offset int64
+	size   atomic.Int64
+	window bool // the disk ends before the file may
+	noSync bool
 
 	looksLike func([]byte) string   // nil: the format is known to be raw
 	head      sync.Mutex            // held over writes to the head, if looksLike is set
@@ -93,13 +96,14 @@ var (
 	_ block.Layer       = (*disk)(nil)
 	_ block.Describer   = (*disk)(nil)
 	_ block.RangeCopier = (*disk)(nil)
+	_ block.Resizer     = (*disk)(nil)
 )
 
 func (d *disk) image(path string, writable bool) *block.Image {
 	return block.NewImage(d, block.ImageOptions{Path: path, Format: "raw", Writable: writable})
 }
 
-func (d *disk) Size() int64 { return d.size }
+func (d *disk) Size() int64 { return d.size.Load() }
 
 // Resolve answers without asking the file: for a read, holes are zeros that the
 // file gives by itself. Who wants to skip them asks the extent's File.
@@ -185,5 +189,5 @@ func (d *disk) Close() error {
 
 // Describe implements block.Describer.
 func (d *disk) Describe() (block.Description, error) {
-	return block.Description{Format: "raw", VirtualSize: d.size}, nil
+	return block.Description{Format: "raw", VirtualSize: d.Size()}, nil
 }

@@ -56,6 +56,22 @@ img create -f qcow2 -u -b loop2 -F qcow2 loop3 1M
 img create -f qcow2 -b raw -F raw guess 3M
 img rebase -u -b raw guess 2>/dev/null || true
 
+img create -f qcow2 -b q -F qcow2 snapsover 6M
+io snapsover 'write -P 2 0 1M' 'write -P 3 5M 64k'
+img snapshot -c one snapsover
+io snapsover 'write -P 4 64k 1M'
+img create -f qcow2 -o data_file=dfo -b raw -F raw dfover
+io dfover 'write -P 2 100k 1M'
+img create -f qcow2 -o compat=0.10 -b q3 -F qcow2 oldover
+io oldover 'write -P 2 100k 1M'
+img create -f qcow2 -o extended_l2=on,cluster_size=256k -b old -F qcow2 extover
+io extover 'write -P 2 2k 1k' 'write -z 1M 128k' 'write -P 5 1100k 8k'
+img create -f qcow2 -b over -F qcow2 ontop 1M
+io ontop 'write -P 2 512k 64k'
+img create -f qcow2 -b ontop -F qcow2 ontop2 2M
+io ontop2 'write -P 2 1M 64k' 'write -z 500k 30k'
+img create -f qcow2 -b zero -F qcow2 zeroover
+
 img create -f qcow2 snaps 2M
 io snaps 'write -P 1 0 64k'
 img snapshot -c first snaps

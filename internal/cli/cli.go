@@ -54,6 +54,12 @@ type exit struct {
 	err  error // nil if there is nothing to print
 }
 
+// interrupted makes the error of a command that was cancelled and has changed
+// something.
+func interrupted(format string, args ...any) error {
+	return exit{exitInterrupted, failf("interrupted; "+format, args...)}
+}
+
 // failf makes an error that is worded for the user, in QEMU's words where it
 // has some.
 func failf(format string, args ...any) error {

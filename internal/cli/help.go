@@ -23,15 +23,20 @@ type verb struct {
 }
 
 const (
-	groupMake  = "Make and copy"
-	groupLook  = "Look inside"
-	groupAbout = "About diskimg"
+	groupMake   = "Make and copy"
+	groupLook   = "Look inside"
+	groupChange = "Change"
+	groupAbout  = "About diskimg"
 )
 
 // verbs returns the table of commands, in the order in which they are shown.
 func verbs() []verb {
-	return []verb{createVerb, convertVerb, infoVerb, mapVerb, checkVerb, compareVerb,
-		completionVerb, manVerb}
+	return []verb{
+		createVerb, convertVerb,
+		infoVerb, mapVerb, checkVerb, compareVerb,
+		commitVerb,
+		completionVerb, manVerb,
+	}
 }
 
 func findVerb(name string) *verb {

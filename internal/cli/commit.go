@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+
+	"github.com/diskimg/diskimg"
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/sentence"
+	"github.com/diskimg/diskimg/job"
+)
+
+// This file is the verb commit: what an overlay holds, brought into an image
+// below it.
+
+var commitVerb = verb{
+	name: "commit", group: groupChange, args: "FILE",
+	summary: "bring what an overlay holds into the image below it",
+	about: "FILE is empty afterwards and reads the same, unless -d leaves it as it is. A smaller\n" +
+		"image below is made as large as FILE. If the command fails or is interrupted, FILE\n" +
+		"still holds all of its data, and the command can be repeated.",
+	example: "commit overlay.qcow2\ncommit -b base.qcow2 top.qcow2",
+	new:     func() command { return &commitCommand{cache: "writeback"} },
+}
+
+type commitCommand struct {
+	input
+	base        *string
+	rateArg     *string
+	cache       cacheMode
+	keep, quiet bool
+	progress    bool
+}
+
+func (c *commitCommand) options() []option {
+	return append(without(c.input.options(), 'U'), []option{
+		{short: 'b', arg: "BASE", help: "the image of the chain to commit into, instead of the one\nbelow FILE; FILE is left as it is, the images between are\nno longer of use", set: given(&c.base)},
+		{short: 'd', help: "leave FILE as it is", set: on(&c.keep)},
+		{short: 'r', arg: "RATE", help: "write at most RATE bytes a second", set: given(&c.rateArg)},
+		{short: 't', arg: "CACHE", help: "cache mode for writing; with unsafe the command does not\nwait until anything is on disk", set: c.cache.set},
+		{short: 'p', help: "show progress", set: on(&c.progress)},
+		{short: 'q', help: "print errors only", set: on(&c.quiet)},
+	}...)
+}
+
+// without returns options but for the short one.
+func without(options []option, short byte) []option {
+	var list []option
+	for _, o := range options {
+		if o.short != short {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func (c *commitCommand) run(sh *shell, args []string) error {
+	o := job.CommitOptions{Depth: 1, Keep: c.keep || c.base != nil}
+	if c.rateArg != nil {
+		var err error
+		if o.RateLimit, err = parseSize(sh, *c.rateArg, "rate limit", math.MaxInt64); err != nil {
+			return err
+		}
+	}
+	if len(args) != 1 {
+		return usageError("Expecting one image file name")
+	}
+	if err := c.input.check(); err != nil {
+		return err
+	}
+	if !c.cache.valid() {
+		return failf("Invalid cache option: %s", c.cache)
+	}
+	if c.base != nil {
+		var err error
+		if o.Depth, err = c.findBase(args[0]); err != nil {
+			return err
+		}
+	}
+	img, err := c.open(args[0], diskimg.OpenOptions{Writable: true, WritableBase: o.Depth, NoSync: c.cache == "unsafe"})
+	if err != nil {
+		return err
+	}
+	if c.format == "" && !c.imageOpts {
+		sh.warnGuessed(args[0], img)
+	}
+	err = c.commit(sh, img, o)
+	if closed := img.Close(); err == nil {
+		err = closed
+	}
+	if err == nil && !c.quiet {
+		sh.printf("Image committed.\n")
+	}
+	return err
+}
+
+// findBase returns which image of the chain of the one called name -b means.
+func (c *commitCommand) findBase(name string) (depth int, err error) {
+	img, err := c.open(name, diskimg.OpenOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer img.Close()
+	if depth = depthOf(img, *c.base); depth == 0 {
+		return 0, failf("Did not find '%s' in the backing chain of '%s'", *c.base, name)
+	}
+	return depth, nil
+}
+
+// depthOf returns how deep below img the image at path is, 0 if it is not.
+func depthOf(img *diskimg.Image, path string) int {
+	t, err := diskimg.ParseTarget(path)
+	if err != nil {
+		return 0
+	}
+	info, err := os.Stat(t.Path)
+	if err != nil {
+		return 0
+	}
+	depth := 1
+	for b := img.Backing(); b != nil; b, depth = b.Backing(), depth+1 {
+		if other, err := os.Stat(b.Path()); err == nil && os.SameFile(info, other) {
+			return depth
+		}
+	}
+	return 0
+}
+
+func (c *commitCommand) commit(sh *shell, img *diskimg.Image, o job.CommitOptions) error {
+	if img.Backing() == nil {
+		return failf("Image does not have a backing file")
+	}
+	p := sh.progress(c.progress && !c.quiet)
+	defer p.end()
+	o.Progress = p.update
+	err := job.Commit(sh.ctx, img, &o)
+	p.finish(err)
+	var e *block.Error
+	switch {
+	case errors.Is(err, context.Canceled):
+		return interrupted("%s still holds all of its data", img.Path())
+	case errors.As(err, &e) && e.Op == "make empty":
+		return &sentence.Error{Text: "Could not empty " + img.Path() + ": " + sentence.Of(err), Err: err}
+	}
+	return copyError(err)
+}

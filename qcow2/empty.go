@@ -1,0 +1,202 @@
+package qcow2
+
+import (
+	"errors"
+
+	"github.com/diskimg/diskimg/block"
+)
+
+// Making an overlay empty: the L1 entries are taken away one by one, and with
+// each its L2 table and all that this refers to, in the order of every other
+// change: nothing is counted down before the entry is gone from the disk.
+
+// MakeEmpty implements block.Emptier. What internal snapshots refer to keeps
+// its place. A power cut leaves some of the guest data and not the rest, so the
+// image below has to have all of it on disk before.
+func (d *disk) MakeEmpty() error {
+	if !d.writable {
+		return block.ErrReadOnly
+	}
+	if d.hdr.autoclear&autoclearRawData != 0 {
+		return block.Unsupportedf("an image with a raw data file can't be made empty: the file is the disk")
+	}
+	for i := range d.l1Entries() {
+		if err := d.dropTable(i); err != nil {
+			return d.settle(err)
+		}
+	}
+	if err := d.finish(); err != nil {
+		return err
+	}
+	if d.data != d.file && d.hdr.snapshotCount == 0 {
+		if err := d.punchUnlinked(); err != nil {
+			return err
+		}
+	}
+	return d.trim()
+}
+
+// punchUnlinked gives the space back that an external data file has for guest
+// clusters without an L2 table. After the tables are gone from the disk, and
+// with the range locked, so that no new one can come to be.
+func (d *disk) punchUnlinked() error {
+	span := d.tableSpan()
+	for i := range d.l1Entries() {
+		r := d.ranges.Acquire(i*span, span)
+		d.mu.RLock()
+		unlinked := d.l1[i] == 0
+		d.mu.RUnlock()
+		var err error
+		if n := min(span, d.Size()-i*span); unlinked && n > 0 {
+			err = block.PunchHole(d.data, i*span, n)
+		}
+		d.ranges.Release(r)
+		if err != nil && !errors.Is(err, block.ErrUnsupported) {
+			return err
+		}
+	}
+	return nil
+}
+
+// tableSpan returns how many guest bytes an L2 table describes.
+func (d *disk) tableSpan() int64 { return d.geo.clusterSize >> d.geo.entryBits << d.geo.clusterBits }
+
+func (d *disk) l1Entries() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return int64(len(d.l1))
+}
+
+// dropTable takes the i-th L2 table away.
+func (d *disk) dropTable(i int64) error {
+	if err := d.relieve(); err != nil {
+		return err
+	}
+	span := d.tableSpan()
+	r := d.ranges.Acquire(i*span, span)
+	defer d.ranges.Release(r)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.refusal(); err != nil {
+		return err
+	}
+	table, err := d.l2Table(guestOff(i * span))
+	if err != nil || table == 0 {
+		return err
+	}
+	entries, err := d.entriesOf(table)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := d.mayGiveUp(e); err != nil {
+			return err
+		}
+	}
+	d.setL1(i, 0)
+	// What waits to be written of the table has nowhere to go any more.
+	d.l2.Forget(int64(table), d.geo.clusterSize)
+	d.replaced(table, d.geo.clusterSize)
+	for _, e := range entries {
+		d.releaseEntry(e)
+	}
+	return nil
+}
+
+// entriesOf returns the entries of an L2 table, as they are in memory where
+// they are cached. Needs mu exclusively.
+func (d *disk) entriesOf(table hostOff) ([]l2Entry, error) {
+	if err := d.mayWriteMeta(metaL2, table, d.geo.clusterSize); err != nil {
+		return nil, err
+	}
+	data := make([]byte, d.geo.clusterSize)
+	if err := d.readWholeL2(data, table); err != nil {
+		return nil, err
+	}
+	list := make([]l2Entry, 0, len(data)>>d.geo.entryBits)
+	for at := 0; at < len(data); at += 1 << d.geo.entryBits {
+		list = append(list, d.decodeEntry(data[at:]))
+	}
+	return list, nil
+}
+
+// trim gives up refcount blocks that count nothing, and cuts the file off behind
+// the last cluster in use. After what was freed has been counted down on disk,
+// that is: else a power cut would leave counts for what is not there.
+func (d *disk) trim() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.refusal(); err != nil {
+		return err
+	}
+	if err := d.dropRefblocks(); err != nil {
+		return err
+	}
+	end := d.fileEnd
+	for ; end > 1; end-- {
+		n, err := d.refcount(end - 1)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			break
+		}
+	}
+	if end == d.fileEnd {
+		return nil
+	}
+	if err := d.file.Truncate(end << d.geo.clusterBits); err != nil {
+		return err
+	}
+	d.fileEnd = end
+	return nil
+}
+
+// dropRefblocks takes refcount blocks away that count at most themselves. Needs
+// mu exclusively.
+func (d *disk) dropRefblocks() error {
+	var dropped []int64
+	for i := int64(1); i < int64(len(d.reftable)); i++ {
+		c := int64(d.reftable[i]&^reftableReserved) >> d.geo.clusterBits
+		if c>>d.geo.refBits != i {
+			continue // none, or counted elsewhere
+		}
+		idle, err := d.countsOnly(c)
+		if err != nil {
+			return err
+		}
+		if idle {
+			dropped = append(dropped, c)
+		}
+	}
+	if len(dropped) == 0 {
+		return nil
+	}
+	for _, c := range dropped {
+		d.setReftable(c>>d.geo.refBits, 0)
+		d.refs.Forget(c<<d.geo.clusterBits, d.geo.clusterSize)
+	}
+	// Before the place of a block can be used again, the table that names it
+	// no more must be on disk.
+	if err := d.writeCounts(); err != nil {
+		return err
+	}
+	for _, c := range dropped {
+		d.meta.remove(c, 1)
+		d.freeHint = min(d.freeHint, c)
+	}
+	return nil
+}
+
+// countsOnly reports whether of all clusters that the refcount block at c, one
+// of them, counts it alone is in use.
+func (d *disk) countsOnly(c int64) (bool, error) {
+	first := c &^ (1<<d.geo.refBits - 1)
+	for i := range int64(1) << d.geo.refBits {
+		n, err := d.refcount(first + i)
+		if err != nil || n > 1 || n == 1 && first+i != c {
+			return false, err
+		}
+	}
+	return true, nil
+}

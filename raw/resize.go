@@ -1,0 +1,65 @@
+package raw
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/diskimg/diskimg/block"
+)
+
+// Resize implements block.Resizer: the length of the file is that of the disk.
+// What is new reads as zero. After an error the disk has the size it had.
+func (d *disk) Resize(size int64, o block.ResizeOptions) error {
+	now := d.Size()
+	switch {
+	case size < 0 || size%sectorSize != 0:
+		return block.Invalidf("The new size must be a multiple of %d, not %d", sectorSize, size)
+	case d.window:
+		return block.Unsupportedf("Cannot resize a raw image with a fixed size")
+	case size < now && !o.Shrink:
+		return block.Invalidf("shrinking from %d to %d bytes would lose what lies beyond, and was not allowed", now, size)
+	case size < now && o.Preallocation != block.PreallocOff:
+		return block.Invalidf("Preallocation can't be used for shrinking files")
+	case o.Preallocation == block.PreallocMetadata:
+		return block.Unsupportedf("Unsupported preallocation mode '%s'", o.Preallocation)
+	}
+	d.unsynced.Store(true)
+	if err := d.resizeFile(now, size, o.Preallocation); err != nil {
+		return errors.Join(err, d.f.Truncate(d.offset+now))
+	}
+	d.size.Store(size)
+	return nil
+}
+
+func (d *disk) resizeFile(now, size int64, mode block.Preallocation) error {
+	// The file may end within the last sector: what follows is zero so far.
+	if err := lengthen(d.f, d.offset+size); err != nil || size <= now {
+		return err
+	}
+	switch mode {
+	case block.PreallocFalloc:
+		if r, ok := d.f.(block.Reserver); ok {
+			err := r.Reserve(d.offset+now, size-now)
+			if err == nil || !errors.Is(err, block.ErrUnsupported) {
+				return err
+			}
+		}
+		return d.writeZeros(now, size)
+	case block.PreallocFull:
+		return d.writeZeros(now, size)
+	}
+	return nil
+}
+
+// writeZeros writes every byte of [from, to).
+func (d *disk) writeZeros(from, to int64) error {
+	zeros := make([]byte, min(to-from, 1<<20))
+	for from < to {
+		n := min(to-from, int64(len(zeros)))
+		if _, err := d.f.WriteAt(zeros[:n], d.offset+from); err != nil {
+			return fmt.Errorf("could not write zeros for preallocation: %w", err)
+		}
+		from += n
+	}
+	return nil
+}

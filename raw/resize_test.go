@@ -1,0 +1,50 @@
+package raw
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/storage"
+)
+
+func TestResize(t *testing.T) {
+	for _, c := range []struct {
+		size  int64
+		o     block.ResizeOptions
+		fails error
+	}{
+		{size: 2048}, {size: 1 << 20}, {size: 1024, o: block.ResizeOptions{Shrink: true}}, {size: 0, o: block.ResizeOptions{Shrink: true}},
+		{size: 1 << 20, o: block.ResizeOptions{Preallocation: block.PreallocFalloc}},
+		{size: 2 << 20, o: block.ResizeOptions{Preallocation: block.PreallocFull}},
+		{size: 1024, fails: block.ErrInvalid}, {size: 4097, fails: block.ErrInvalid}, {size: -512, fails: block.ErrInvalid},
+		{size: 1024, o: block.ResizeOptions{Shrink: true, Preallocation: block.PreallocFull}, fails: block.ErrInvalid},
+		{size: 4096, o: block.ResizeOptions{Preallocation: block.PreallocMetadata}, fails: block.ErrUnsupported},
+	} {
+		f := storage.NewMemory()
+		old := bytes.Repeat([]byte{7}, 1900) // a disk of 2048 bytes
+		if _, err := f.WriteAt(old, 0); err != nil {
+			t.Fatal(err)
+		}
+		img, err := Open(f.Reopen(), &OpenOptions{Writable: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _ := block.As[block.Resizer](img)
+		if err := r.Resize(c.size, c.o); !errors.Is(err, c.fails) {
+			t.Errorf("%+v: %v", c, err)
+		}
+		want := append(old, make([]byte, 2<<20)...)[:2048]
+		if c.fails == nil {
+			want = append(want, make([]byte, 2<<20)...)[:c.size]
+		}
+		got := make([]byte, img.Size())
+		if err := img.ReadZeroFilled(got, 0); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%+v: a disk of %d bytes, %v", c, len(got), err)
+		}
+		if err := img.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
