@@ -31,6 +31,7 @@ type checker struct {
 	blocks                   []int64   // clusters of refcount blocks, as they are named
 	recent                   []byte    // the refcount block that stored looked at last
 	recentBlock              int64
+	ones                     []byte // 64 refcounts of 1
 	// What repair can put right: clusters with refcounts that are too low and
 	// too high, those of them without a refcount block, wrong COPIED flags,
 	// refcount blocks that can't be where they are said to be.

@@ -1,8 +1,10 @@
 package qcow2
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
@@ -52,6 +54,7 @@ func (k *checker) announce() error {
 // both, and failed for the first cluster of a refcount block that can't be read.
 func (k *checker) eachCount(f func(c int64, have, want uint64) error, failed func(first int64, err error)) error {
 	data := make([]byte, k.d.geo.clusterSize)
+	k.ones = k.d.geo.onesOf(1 << refWordBits)
 	for _, i := range k.listBlocks() {
 		if err := k.ctx.Err(); err != nil {
 			return err
@@ -68,6 +71,15 @@ func (k *checker) eachCount(f func(c int64, have, want uint64) error, failed fun
 	return nil
 }
 
+// onesOf returns n refcounts of 1.
+func (g *geometry) onesOf(n int64) []byte {
+	p := make([]byte, n<<g.refOrder>>3)
+	for i := range n {
+		setRef(p, i, g.refOrder, 1)
+	}
+	return p
+}
+
 func (k *checker) hasBlock(i int64) bool {
 	return i < int64(len(k.reftable)) && k.reftable[i] != 0
 }
@@ -81,33 +93,35 @@ func (k *checker) listBlocks() []int64 {
 			set[int64(i)] = true
 		}
 	}
-	for n := range k.refs.pages {
-		first, last := n<<refPageBits, (n+1)<<refPageBits-1
-		for i := first >> k.d.geo.refBits; i <= last>>k.d.geo.refBits; i++ {
-			set[i] = true
-		}
+	for c := range k.refs.words() {
+		set[c>>k.d.geo.refBits] = true
 	}
 	return slices.Sorted(maps.Keys(set))
 }
 
 // eachOfBlock is eachCount for the refcounts in data, of the clusters from first
-// on. Where neither they nor the references say anything it passes over whole
-// pages.
+// on. It passes over 64 clusters at a time of which nothing is said and nothing
+// known, and tells of the last only of 64 that all have one reference and say so.
 func (k *checker) eachOfBlock(first int64, data []byte, missing bool, f func(c int64, have, want uint64) error) error {
 	g := &k.d.geo
+	const word = 1 << refWordBits
 	// What is counted behind the end of the file takes up no space.
 	end := min(1<<g.refBits, max(g.clusters(k.fileSize), k.refs.end())-first)
-	for j := int64(0); j < end; {
-		c := first + j
-		n := min(end-j, 1<<refPageBits-c&(1<<refPageBits-1))
-		if k.refs.page(c>>refPageBits) != nil || !missing && !zero.Is(data[j<<g.refOrder>>3:(j+n)<<g.refOrder>>3]) {
-			for i := range n {
-				if err := f(c+i, getRef(data, j+i, g.refOrder), k.refs.get(c+i)); err != nil {
-					return err
-				}
+	for j := int64(0); j < end; j += word {
+		stored := data[j<<g.refOrder>>3:][:word<<g.refOrder>>3]
+		once, many := k.refs.word(first + j)
+		from := j
+		switch {
+		case once == 0 && (missing || zero.Is(stored)):
+			continue
+		case once == math.MaxUint64 && many == nil && bytes.Equal(stored, k.ones):
+			from = j + word - 1
+		}
+		for i := from; i < min(j+word, end); i++ {
+			if err := f(first+i, getRef(data, i, g.refOrder), k.refs.get(first+i)); err != nil {
+				return err
 			}
 		}
-		j += n
 	}
 	return nil
 }

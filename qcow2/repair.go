@@ -195,7 +195,7 @@ func (k *checker) writeLinks() error {
 }
 
 // rebuild writes a whole new set of refcount structures behind everything that
-// is referred to, where what the file may hold is nobody's, and switches the header over to it. The old ones are then
+// is or was referred to, where what the file may hold is nobody's, and switches the header over to it. The old ones are then
 // referred to by nothing.
 func (k *checker) rebuild() error {
 	d, g := k.d, &k.d.geo
@@ -204,6 +204,8 @@ func (k *checker) rebuild() error {
 	}
 	k.fixing(block.Corruption, "Rebuilding refcount structure")
 	k.dropOldRefcounts()
+	// Until the header names the new structures, those that it names now stay as
+	// they are: the new ones lie behind them, too.
 	first := k.refs.end()
 	tableClusters, blocks, err := k.sizeRefcounts(first)
 	if err != nil {
@@ -250,12 +252,8 @@ func (k *checker) dropOldRefcounts() {
 func (k *checker) sizeRefcounts(first int64) (tableClusters int64, blocks []int64, err error) {
 	g := &k.d.geo
 	used := make(map[int64]bool)
-	for n, page := range k.refs.pages {
-		for i, count := range page {
-			if count != 0 {
-				used[(n<<refPageBits+int64(i))>>g.refBits] = true
-			}
-		}
+	for c := range k.refs.words() {
+		used[c>>g.refBits] = true
 	}
 	for tableClusters = 1; ; {
 		end := first + tableClusters + int64(len(used))
