@@ -336,3 +336,45 @@ func TestOpenForRepair(t *testing.T) {
 		}
 	}
 }
+
+// onSwitch is told of the moment at which the header is about to name another
+// refcount table.
+type onSwitch struct {
+	block.File
+	f func()
+}
+
+func (s *onSwitch) WriteAt(p []byte, off int64) (int, error) {
+	if off == hReftableOffset {
+		s.f()
+	}
+	return s.File.WriteAt(p, off)
+}
+
+// Refcount structures made anew lie beside those that the header still names,
+// also where these are the last thing in the file.
+func TestRebuildBesideOldRefcounts(t *testing.T) {
+	f := seed(t, "v3")
+	for range 3 {
+		data := f.dataAt(0)
+		f.setRefcount(data/f.cluster(), 0)
+		old, at := f.u64(hReftableOffset), f.refblock(0)
+		file, switched := f.file(), false
+		img, err := qcow2.Open(&onSwitch{file.Reopen(), func() {
+			switched = true
+			now := contentOf(t, file)
+			if table := int64(old); !bytes.Equal(now[table:table+f.cluster()], f.b[table:table+f.cluster()]) || !bytes.Equal(now[at:at+f.cluster()], f.b[at:at+f.cluster()]) {
+				t.Error("the refcounts in use were written to")
+			}
+		}}, &qcow2.OpenOptions{Writable: true, Repair: true})
+		must(t, err)
+		c, _ := block.As[block.Checker](img)
+		_, err = c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+		must(t, err)
+		must(t, img.Close())
+		f = &forge{contentOf(t, file)}
+		if !switched || f.u64(hReftableOffset) == old {
+			t.Fatal("the refcounts were not made anew")
+		}
+	}
+}
