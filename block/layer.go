@@ -93,6 +93,21 @@ type (
 	SnapshotLister interface {
 		Snapshots() ([]Snapshot, error)
 	}
+	// Snapshotter makes internal snapshots, goes to them and deletes them. A
+	// snapshot is named by its id or, failing that, by a name that only one
+	// has; without one the error is fs.ErrNotExist, with several ErrInvalid.
+	// While one of these runs, reads go on and all that writes waits.
+	Snapshotter interface {
+		// CreateSnapshot keeps the disk as it is. An empty ID becomes the
+		// next number and a zero Date the current time; DiskSize is filled
+		// in. It returns the record as it was made.
+		CreateSnapshot(s Snapshot) (Snapshot, error)
+		// ApplySnapshot makes the disk what it was, size included.
+		ApplySnapshot(idOrName string) error
+		// DeleteSnapshot deletes a snapshot and gives its space back. What
+		// was opened of it must not be used any more.
+		DeleteSnapshot(idOrName string) error
+	}
 	// SnapshotOpener reads an internal snapshot without going there.
 	SnapshotOpener interface {
 		// OpenSnapshot returns a read-only image of the snapshot with that id

@@ -24,6 +24,8 @@ func (d *disk) ChangeBacking(name, format string) error {
 	case name != "" && d.hdr.autoclear&autoclearRawData != 0:
 		return block.Invalidf("Cannot set a backing file for images with data-file-raw")
 	}
+	d.whole.Lock()
+	defer d.whole.Unlock()
 	// Before the header names another backing file, all that makes up for the
 	// difference must be on disk.
 	if err := d.finish(); err != nil {

@@ -56,6 +56,8 @@ func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 	if (o.FixLeaks || o.FixCorruptions) && !d.writable {
 		return block.CheckResult{}, block.ErrReadOnly
 	}
+	d.whole.Lock()
+	defer d.whole.Unlock()
 	r := d.ranges.Acquire(0, math.MaxInt64)
 	defer d.ranges.Release(r)
 	if err := d.Flush(); err != nil {

@@ -119,8 +119,8 @@ func (d *disk) WriteCompressed(p []byte, off int64) error {
 	case d.data != d.file:
 		return block.Unsupportedf("images with an external data file have no compressed clusters")
 	}
-	token := d.pins.pin()
-	defer d.pins.unpin(token)
+	token := d.enter()
+	defer d.leave(token)
 	for len(p) > 0 {
 		n := min(int64(len(p)), max(compressBatch, d.geo.clusterSize), d.sliceSpan(guestOff(off)))
 		if err := d.writeSqueezed(p[:n], guestOff(off)); err != nil {

@@ -20,6 +20,8 @@ func (d *disk) MakeEmpty() error {
 	if d.hdr.autoclear&autoclearRawData != 0 {
 		return block.Unsupportedf("an image with a raw data file can't be made empty: the file is the disk")
 	}
+	d.whole.Lock()
+	defer d.whole.Unlock()
 	for i := range d.l1Entries() {
 		if err := d.dropTable(i); err != nil {
 			return d.settle(err)

@@ -23,13 +23,17 @@ type flushes struct {
 	errs     map[uint64]error // of flushes that failed
 }
 
-func (f *flushes) do(run func() error) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (f *flushes) init() {
 	if f.turn.L == nil {
 		f.turn.L = &f.mu
 		f.errs = make(map[uint64]error)
 	}
+}
+
+func (f *flushes) do(run func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.init()
 	for want := f.started + 1; ; f.turn.Wait() {
 		if f.finished >= want {
 			return f.errs[want]
@@ -251,13 +255,16 @@ func (d *disk) countDown(runs *[]hostRun) error {
 // relieve flushes when too much waits to be written. Takes mu; call it with
 // nothing locked but a range.
 func (d *disk) relieve() error {
-	d.mu.RLock()
-	full := d.l2.Pressed() || d.refs.Pressed() || len(d.unlinked) > maxUnlinked
-	d.mu.RUnlock()
-	if !full {
+	if !d.pressed() {
 		return nil
 	}
 	return d.Flush()
+}
+
+func (d *disk) pressed() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.l2.Pressed() || d.refs.Pressed() || len(d.unlinked) > maxUnlinked
 }
 
 // maxUnlinked bounds the list of what waits to be counted down.

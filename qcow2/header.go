@@ -74,6 +74,7 @@ const (
 	atL1        = 36 // l1_size, l1_table_offset
 	atSize      = 24
 	atReftable  = 48 // refcount_table_offset, refcount_table_clusters
+	atSnapshots = 60 // nb_snapshots, snapshots_offset
 	atIncompat  = 72
 	atAutoclear = 88
 )

@@ -62,6 +62,8 @@ type disk struct {
 	sparse     bool         // data may well be holes
 	size       atomic.Int64 // of the guest disk
 
+	whole   sync.Mutex   // held by what looks at, or changes, the image as a whole
+	writers sync.RWMutex // shared by requests that write; see alone
 	pins    pins
 	ranges  rangelock.Lock
 	flushes flushes

@@ -11,6 +11,8 @@ func (d *disk) Preallocate(mode block.Preallocation) error {
 	if mode == block.PreallocOff {
 		return nil
 	}
+	token := d.enter()
+	defer d.leave(token)
 	for off := int64(0); off < d.Size(); {
 		a, err := d.preallocate(guestOff(off), d.Size()-off)
 		if err != nil {

@@ -3,7 +3,9 @@ package qcow2_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -46,13 +48,23 @@ type scenario struct {
 	sizes []int64 // of the disk, before and after it was grown
 	heavy bool    // the refcount table is about to grow, see ballast
 	safe  int     // how many of ops have been flushed
+	snaps []*scenarioSnapshot
+}
+
+// scenarioSnapshot is an internal snapshot. made and gone are the numbers of the
+// operations that made and deleted it, gone is math.MaxInt if none did.
+type scenarioSnapshot struct {
+	name       string
+	made, gone int
+	failed     bool     // making it, or deleting it, returned an error
+	ids        []uint32 // what each sector holds
 }
 
 const backingID = 60_000
 
 func newScenario(t *testing.T, seed uint64) *scenario {
 	s := &scenario{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
-	s.kinds = append(s.rand.Perm(16)[:3+s.rand.IntN(13)], 7, 10)
+	s.kinds = append(s.rand.Perm(19)[:3+s.rand.IntN(16)], 7, 10)
 	s.options = smallOptions(s.rand)
 	s.sizes = []int64{s.options.Size}
 	if s.options.BackingFile != "" {
@@ -215,6 +227,12 @@ func (s *scenario) operation() error {
 		return s.grow()
 	case 12:
 		return s.makeEmpty()
+	case 16:
+		return s.createSnapshot()
+	case 17:
+		return s.applySnapshot()
+	case 18:
+		return s.deleteSnapshot()
 	}
 }
 
@@ -315,6 +333,127 @@ func (s *scenario) makeEmpty() error {
 	return nil
 }
 
+// mark begins an operation that changes no sector, and returns its number.
+func (s *scenario) mark() int {
+	s.begin(&scenarioOp{}, false)
+	return len(s.ops) - 1
+}
+
+// createSnapshot keeps the disk as it is, if the image can have snapshots.
+func (s *scenario) createSnapshot() error {
+	if s.options.DataFile != "" || len(s.snaps) == 8 {
+		return nil
+	}
+	ids, err := idsOf(s.img)
+	if err != nil {
+		return err
+	}
+	k := &scenarioSnapshot{name: fmt.Sprintf("snapshot %d", len(s.snaps)), ids: ids, gone: math.MaxInt}
+	k.made = s.mark()
+	s.snaps = append(s.snaps, k)
+	maker, _ := block.As[block.Snapshotter](s.img)
+	_, err = maker.CreateSnapshot(block.Snapshot{Name: k.name})
+	if s.options.RefcountBits == 1 && errors.Is(err, block.ErrNoSpace) {
+		k.failed, err = true, nil // nothing can be shared
+	}
+	k.failed = k.failed || err != nil
+	s.note(err == nil)
+	return err
+}
+
+// pick returns a snapshot that is there, nil if none is.
+func (s *scenario) pick() *scenarioSnapshot {
+	var list []*scenarioSnapshot
+	for _, k := range s.snaps {
+		if !k.failed && k.gone == math.MaxInt {
+			list = append(list, k)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return list[s.rand.IntN(len(list))]
+}
+
+// applySnapshot goes back to a snapshot.
+func (s *scenario) applySnapshot() error {
+	k := s.pick()
+	if k == nil {
+		return nil
+	}
+	for at, id := range k.ids {
+		s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: id})
+	}
+	s.note(false)
+	maker, _ := block.As[block.Snapshotter](s.img)
+	err := maker.ApplySnapshot(k.name)
+	s.note(err == nil)
+	return err
+}
+
+func (s *scenario) deleteSnapshot() error {
+	k := s.pick()
+	if k == nil {
+		return nil
+	}
+	k.gone = s.mark()
+	maker, _ := block.As[block.Snapshotter](s.img)
+	err := maker.DeleteSnapshot(k.name)
+	k.failed = err != nil
+	s.note(err == nil)
+	return err
+}
+
+// idsOf returns which write each sector holds.
+func idsOf(img *block.Image) ([]uint32, error) {
+	p := make([]byte, img.Size())
+	if _, err := img.ReadAt(p, 0); err != nil {
+		return nil, err
+	}
+	ids := make([]uint32, len(p)/sector)
+	for at := range ids {
+		ids[at] = idOf(p[at*sector:][:sector], at)
+	}
+	return ids, nil
+}
+
+// checkSnapshots demands that each snapshot that must be there is, that none is
+// that can't be, and that each holds what the disk did when it was made.
+func (s *scenario) checkSnapshots(img *block.Image, safe, started int) error {
+	lister, _ := block.As[block.SnapshotLister](img)
+	list, err := lister.Snapshots()
+	if err != nil {
+		return err
+	}
+	for _, k := range s.snaps {
+		there := slices.ContainsFunc(list, func(x block.Snapshot) bool { return x.Name == k.name })
+		may := started > k.made && (k.gone >= safe || k.failed)
+		must := safe > k.made && started <= k.gone && !k.failed
+		if there && !may || !there && must {
+			return fmt.Errorf("%s is there: %v; made by operation %d, deleted by %d; %d were flushed, %d had begun", k.name, there, k.made, k.gone, safe, started)
+		}
+		if there {
+			if err := k.check(img); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (k *scenarioSnapshot) check(img *block.Image) error {
+	opener, _ := block.As[block.SnapshotOpener](img)
+	view, err := opener.OpenSnapshot(k.name)
+	if err != nil {
+		return err
+	}
+	ids, err := idsOf(view)
+	if err == nil && !slices.Equal(ids, k.ids) {
+		err = fmt.Errorf("%s holds %d, not %d", k.name, ids, k.ids)
+	}
+	return errors.Join(err, view.Close())
+}
+
 const garbage = ^uint32(0)
 
 // idOf returns which write a sector holds.
@@ -350,7 +489,7 @@ func (s *scenario) checkContent(img *block.Image, safe, started int) error {
 			return fmt.Errorf("sector %d holds write %d; operations 1 to %d were flushed, %d had begun", at, int32(id), safe, started)
 		}
 	}
-	return nil
+	return s.checkSnapshots(img, safe, started)
 }
 
 // allowed reports whether a sector may hold what write id put there: the last

@@ -3,6 +3,7 @@ package qcow2
 import (
 	"encoding/binary"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
@@ -126,29 +127,39 @@ func (d *disk) OpenSnapshot(idOrName string) (*block.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := findSnapshot(records, idOrName)
-	if s == nil {
-		return nil, block.Invalidf("Can't find snapshot")
+	at, err := findSnapshot(records, idOrName)
+	if err != nil {
+		return nil, err
 	}
-	view, err := d.viewOf(s)
+	view, err := d.viewOf(&records[at])
 	if err != nil {
 		return nil, block.Corruptf("snapshot %q: %w", idOrName, err)
 	}
 	return block.NewImage(view, block.ImageOptions{Path: d.path, Format: "qcow2"}), nil
 }
 
-// findSnapshot returns the record with that id or, failing that, that name.
-func findSnapshot(records []snapshotRecord, idOrName string) *snapshotRecord {
-	for _, field := range []func(*snapshotRecord) string{
-		func(s *snapshotRecord) string { return s.id }, func(s *snapshotRecord) string { return s.name },
-	} {
-		for i := range records {
-			if field(&records[i]) == idOrName {
-				return &records[i]
-			}
+// findSnapshot returns the index of the record with that id or, failing that,
+// of the only one with that name.
+func findSnapshot(records []snapshotRecord, idOrName string) (int, error) {
+	for i := range records {
+		if records[i].id == idOrName {
+			return i, nil
 		}
 	}
-	return nil
+	found := -1
+	for i := range records {
+		if records[i].name != idOrName {
+			continue
+		}
+		if found >= 0 {
+			return 0, block.Invalidf("the name %q is ambiguous: the snapshots with the ids %q and %q have it", idOrName, records[found].id, records[i].id)
+		}
+		found = i
+	}
+	if found < 0 {
+		return 0, block.Errorf(fs.ErrNotExist, "Can't find snapshot %q", idOrName)
+	}
+	return found, nil
 }
 
 // snapshotView is a disk as a snapshot has kept it. It shares the files of the

@@ -11,8 +11,8 @@ import (
 
 // WriteAt implements block.Layer.
 func (d *disk) WriteAt(p []byte, off int64) error {
-	token := d.pins.pin()
-	defer d.pins.unpin(token)
+	token := d.enter()
+	defer d.leave(token)
 	for len(p) > 0 {
 		n, err := d.writeRun(p, guestOff(off))
 		if err != nil {

@@ -13,8 +13,8 @@ import (
 // entries) that lie whole within the range become zero by their entry: they
 // keep their space unless flags say MayUnmap.
 func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
-	token := d.pins.pin()
-	defer d.pins.unpin(token)
+	token := d.enter()
+	defer d.leave(token)
 	if !d.canMarkZero() {
 		return d.settle(d.zeroAsData(guestOff(off), guestOff(off+n)))
 	}
@@ -40,8 +40,8 @@ func (d *disk) Discard(off, n int64) error {
 	if !d.canMarkZero() {
 		return nil
 	}
-	token := d.pins.pin()
-	defer d.pins.unpin(token)
+	token := d.enter()
+	defer d.leave(token)
 	start, end := d.geo.alignUp(off), d.geo.alignDown(off+n)
 	if off+n == d.Size() {
 		end = off + n

@@ -19,3 +19,21 @@ func TestCommit(t *testing.T) {
 	}
 	differential(t, sample(commitLines, allowed), allowed...)
 }
+
+var snapshotLines = []string{
+	"snapshot", "snapshot q", "snapshot -l", "snapshot -c", "snapshot -l q q2", "snapshot --foo q", "snapshot -f qcow2 -l q", "snapshot -l -c x q", "snapshot -c x -c y q", "snapshot -a x -d x q", "snapshot missing", "snapshot dir", "snapshot raw", "snapshot text", "snapshot -U q",
+	"snapshot -l q", "snapshot -l snaps", "snapshot -l raw", "snapshot -l missing", "snapshot -l dir", "snapshot -l ''", "snapshot -l orphan", "snapshot -l corrupt", "snapshot -l unknown", "snapshot -l badl1", "snapshot -l datafile", "snapshot -l zero", "snapshot -q -l snaps", "snapshot -U -l snaps",
+	"snapshot --image-opts -l driver=qcow2,file.filename=snaps", "snapshot --image-opts -l snaps", "snapshot --image-opts -c x driver=qcow2,file.filename=q", "snapshot --object foo -l q", "snapshot -l truncated",
+	"snapshot -c x q", "snapshot -c '' q", "snapshot -c x raw", "snapshot -c x missing", "snapshot -c x old", "snapshot -c x ext", "snapshot -c x datafile", "snapshot -c x zero", "snapshot -c x over2", "snapshot -c x compressed", "snapshot -c x zstd", "snapshot -c first snaps", "snapshot -c x -U q", "snapshot -q -c x q", "snapshot -c x corrupt", "snapshot -c x onebit", "snapshot -c x orphan", "snapshot -c x text",
+	"snapshot -c " + long + " q", "snapshot -c x resized",
+	"snapshot -a first snaps", "snapshot -a 1 snaps", "snapshot -a 2 snaps", "snapshot -a 'a second one' snaps", "snapshot -a nope snaps", "snapshot -a x raw", "snapshot -a x missing", "snapshot -a x datafile", "snapshot -a small resized", "snapshot -a 2 resized", "snapshot -a large resized", "snapshot -a x q", "snapshot -a '' q", "snapshot -q -a first snaps",
+	"snapshot -d first snaps", "snapshot -d 1 snaps", "snapshot -d 'a second one' snaps", "snapshot -d nope snaps", "snapshot -d x raw", "snapshot -d x datafile", "snapshot -d small resized", "snapshot -d 2 resized", "snapshot -d x q", "snapshot -q -d first snaps", "snapshot -U -d first snaps", "snapshot -h",
+}
+
+// long is a name that is longer than qemu-img keeps.
+const long = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+
+func TestSnapshot(t *testing.T) {
+	allowed := []difference{noObjects}
+	differential(t, sample(snapshotLines, allowed), allowed...)
+}

@@ -79,6 +79,17 @@ io snaps 'write -P 2 0 64k' 'write -P 2 1M 64k'
 img snapshot -c 'a second one' snaps
 io snaps 'write -P 3 64k 64k'
 
+img create -f qcow2 resized 1M
+io resized 'write -P 1 512k 256k'
+img snapshot -c small resized
+img resize resized 3M
+io resized 'write -P 2 2M 256k'
+img snapshot -c large resized
+img snapshot -c 2 resized
+img resize --shrink resized 2M
+img create -f qcow2 -o refcount_bits=1 onebit 1M
+io onebit 'write -P 1 0 64k'
+
 cp q truncated; truncate -s 400000 truncated
 cp q badmagic; printf XXXX | dd of=badmagic conv=notrunc status=none
 cp q badversion; printf '\0\0\0\011' | dd of=badversion bs=1 seek=4 conv=notrunc status=none

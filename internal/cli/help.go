@@ -34,7 +34,7 @@ func verbs() []verb {
 	return []verb{
 		createVerb, convertVerb,
 		infoVerb, mapVerb, checkVerb, compareVerb,
-		commitVerb,
+		commitVerb, snapshotVerb,
 		completionVerb, manVerb,
 	}
 }

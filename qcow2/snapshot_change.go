@@ -1,0 +1,271 @@
+package qcow2
+
+import (
+	"encoding/binary"
+	"io/fs"
+	"strconv"
+	"time"
+
+	"github.com/diskimg/diskimg/block"
+)
+
+// Snapshots are created, applied and deleted. Each is at every instant wholly
+// there or not at all; what a power cut can leave are leaks.
+
+// CreateSnapshot implements block.Snapshotter.
+func (d *disk) CreateSnapshot(s block.Snapshot) (block.Snapshot, error) {
+	err := d.alone(func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		records, oldSize, err := d.readSnapshots(maxSnapshotTable)
+		if err != nil {
+			return err
+		}
+		s.DiskSize = d.Size()
+		if err := d.complete(&s, records); err != nil {
+			return err
+		}
+		return d.createSnapshot(&s, records, oldSize)
+	})
+	return s, err
+}
+
+// complete fills in what the caller has left to us, and checks the rest.
+func (d *disk) complete(s *block.Snapshot, records []snapshotRecord) error {
+	switch {
+	case d.data != d.file:
+		return block.Unsupportedf("an image with an external data file can't have internal snapshots")
+	case len(records) >= maxSnapshots:
+		return block.Errorf(block.ErrNoSpace, "the image has %d snapshots, the limit is %d", len(records), maxSnapshots)
+	case max(len(s.ID), len(s.Name)) > 1<<16-1:
+		return block.Invalidf("the id or name of a snapshot has %d bytes, the limit is %d", max(len(s.ID), len(s.Name)), 1<<16-1)
+	}
+	if s.ID == "" {
+		s.ID = nextID(records)
+	}
+	for i := range records {
+		if records[i].id == s.ID {
+			return block.Errorf(fs.ErrExist, "there is a snapshot with the id %q already", s.ID)
+		}
+	}
+	if s.Date.IsZero() {
+		s.Date = time.Now()
+	}
+	return nil
+}
+
+// nextID returns the number after the highest id.
+func nextID(records []snapshotRecord) string {
+	last := uint64(0)
+	for i := range records {
+		if n, err := strconv.ParseUint(records[i].id, 10, 63); err == nil {
+			last = max(last, n)
+		}
+	}
+	return strconv.FormatUint(last+1, 10)
+}
+
+func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSize int64) error {
+	r := newRecord(s)
+	table := encodeSnapshots(append(records, r))
+	if len(table) > maxSnapshotTable {
+		return block.Errorf(block.ErrNoSpace, "snapshot table needs %d bytes, the limit is %d", len(table), maxSnapshotTable)
+	}
+	l1 := d.geo.clusters(int64(len(d.l1)) * 8)
+	tables := []int64{l1, l1, d.geo.clusters(int64(len(table)))}
+	return d.swap(countTables(d.l1), tables, func(c *swap) error {
+		shared, err := c.share(d.l1, 2)
+		if err != nil {
+			return err
+		}
+		for i, e := range d.l1 {
+			if e&offsetMask != shared[i] {
+				c.lose(hostOff(e&offsetMask), d.geo.clusterSize)
+			}
+		}
+		if err := c.setL1(c.tables[0], shared); err != nil {
+			return err
+		}
+		if err := c.writeTable(c.tables[1], shared); err != nil {
+			return err
+		}
+		r.l1Offset, r.l1Size = uint64(c.tables[1].off(&d.geo)), uint32(len(shared))
+		return c.setSnapshots(append(records, r), oldSize)
+	})
+}
+
+// setSnapshots writes the snapshot table to the last run that was set aside.
+func (c *swap) setSnapshots(records []snapshotRecord, oldSize int64) error {
+	run := c.tables[len(c.tables)-1]
+	off := run.off(&c.d.geo)
+	if _, err := c.d.file.WriteAt(encodeSnapshots(records), int64(off)); err != nil {
+		return err
+	}
+	c.lose(hostOff(c.hdr.snapshotsOffset), oldSize)
+	c.hdr.snapshotsOffset, c.hdr.snapshotCount = uint64(off), uint32(len(records))
+	return nil
+}
+
+// newRecord makes the record of a snapshot, with all the extra data that is
+// known.
+func newRecord(s *block.Snapshot) snapshotRecord {
+	extra := make([]byte, 0, 24)
+	for _, v := range []int64{s.VMStateSize, s.DiskSize, s.ICount} {
+		extra = binary.BigEndian.AppendUint64(extra, uint64(v))
+	}
+	return snapshotRecord{
+		id: s.ID, name: s.Name, date: s.Date, clock: s.VMClock,
+		vmState: s.VMStateSize, diskSize: s.DiskSize, icount: s.ICount, extra: extra,
+	}
+}
+
+// encode returns the record as it is on disk, with padding.
+func (s *snapshotRecord) encode() []byte {
+	be := binary.BigEndian
+	b := make([]byte, snapshotFixed, snapshotFixed+len(s.extra)+len(s.id)+len(s.name)+8)
+	be.PutUint64(b[0:], s.l1Offset)
+	be.PutUint32(b[8:], s.l1Size)
+	be.PutUint16(b[12:], uint16(len(s.id)))
+	be.PutUint16(b[14:], uint16(len(s.name)))
+	be.PutUint32(b[16:], uint32(s.date.Unix()))
+	be.PutUint32(b[20:], uint32(s.date.Nanosecond()))
+	be.PutUint64(b[24:], uint64(s.clock))
+	if s.vmState < 1<<32 {
+		be.PutUint32(b[32:], uint32(s.vmState))
+	}
+	be.PutUint32(b[36:], uint32(len(s.extra)))
+	b = append(append(append(b, s.extra...), s.id...), s.name...)
+	return append(b, make([]byte, -len(b)&7)...)
+}
+
+func encodeSnapshots(records []snapshotRecord) (table []byte) {
+	for i := range records {
+		table = append(table, records[i].encode()...)
+	}
+	return table
+}
+
+// ApplySnapshot implements block.Snapshotter.
+func (d *disk) ApplySnapshot(idOrName string) error {
+	return d.alone(func() error {
+		old, err := d.applySnapshot(idOrName)
+		if err != nil {
+			return err
+		}
+		if err := d.dropTree(old); err != nil {
+			return leftOver("applied", err)
+		}
+		return nil
+	})
+}
+
+// leftOver says that what follows is about space only.
+func leftOver(done string, err error) error {
+	return block.Errorf(err, "the snapshot has been %s, but the space of what it replaces could not be given back: %w", done, err)
+}
+
+// applySnapshot makes the tree of a snapshot the active one too, and returns the
+// L1 table that it replaces.
+func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.data != d.file {
+		return nil, block.Unsupportedf("an image with an external data file can't have internal snapshots")
+	}
+	records, _, err := d.readSnapshots(maxSnapshotTable)
+	if err != nil {
+		return nil, err
+	}
+	at, err := findSnapshot(records, idOrName)
+	if err != nil {
+		return nil, err
+	}
+	s := &records[at]
+	view, err := d.viewOf(s)
+	if err != nil {
+		return nil, block.Corruptf("snapshot %q: %w", idOrName, err)
+	}
+	old = d.l1
+	tables := []int64{d.geo.clusters(int64(len(view.l1)) * 8)}
+	return old, d.swap(countTables(view.l1), tables, func(c *swap) error {
+		shared, err := c.share(view.l1, 1)
+		if err != nil {
+			return err
+		}
+		c.hdr.size = uint64(s.diskSize)
+		return c.setL1(c.tables[0], shared)
+	})
+}
+
+// DeleteSnapshot implements block.Snapshotter.
+func (d *disk) DeleteSnapshot(idOrName string) error {
+	return d.alone(func() error {
+		tree, err := d.unlinkSnapshot(idOrName)
+		if err != nil {
+			return err
+		}
+		if err := d.dropTree(tree); err != nil {
+			return leftOver("deleted", err)
+		}
+		return nil
+	})
+}
+
+// unlinkSnapshot takes a snapshot out of the table and returns its L1 table.
+// What that leads to keeps its counts.
+func (d *disk) unlinkSnapshot(idOrName string) (l1 []uint64, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	records, oldSize, err := d.readSnapshots(maxSnapshotTable)
+	if err != nil {
+		return nil, err
+	}
+	at, err := findSnapshot(records, idOrName)
+	if err != nil {
+		return nil, err
+	}
+	s := records[at]
+	if !d.validL1(&s) {
+		return nil, block.Corruptf("snapshot %q: L1 table of %d entries at %#x is not in the file", idOrName, s.l1Size, s.l1Offset)
+	}
+	b := make([]byte, int64(s.l1Size)*8)
+	if err := d.readTable("snapshot L1 table", b, hostOff(s.l1Offset)); err != nil {
+		return nil, err
+	}
+	if err := d.writeSnapshots(append(records[:at:at], records[at+1:]...), oldSize); err != nil {
+		return nil, err
+	}
+	d.replaced(hostOff(s.l1Offset), int64(len(b)))
+	return decodeTable(b), nil
+}
+
+// writeSnapshots writes the snapshot table to a new place and has the header
+// name it. oldSize is the length of the one before. Needs mu exclusively.
+func (d *disk) writeSnapshots(records []snapshotRecord, oldSize int64) error {
+	table := encodeSnapshots(records)
+	off := hostOff(0)
+	if len(records) > 0 {
+		n := d.geo.clusters(int64(len(table)))
+		run, err := d.alloc(n, n)
+		if err != nil {
+			return err
+		}
+		off = run.off(&d.geo)
+		if _, err := d.file.WriteAt(table, int64(off)); err != nil {
+			d.unalloc(run)
+			return err
+		}
+		d.claim(metaSnapshots, off, int64(len(table)))
+	}
+	// Before the header names the new table, it and its counts must be on disk.
+	if err := d.writeCounts(); err != nil {
+		return err
+	}
+	field := binary.BigEndian.AppendUint32(nil, uint32(len(records)))
+	if err := d.patchHeader(atSnapshots, binary.BigEndian.AppendUint64(field, uint64(off))); err != nil {
+		return err
+	}
+	d.replaced(hostOff(d.hdr.snapshotsOffset), oldSize)
+	d.hdr.snapshotCount, d.hdr.snapshotsOffset = uint32(len(records)), uint64(off)
+	return nil
+}
