@@ -38,12 +38,22 @@
 // tables that are on disk. What can be lost are clusters counted and not
 // linked: leaks, which a check gives back.
 //
+// # Changes of the image as a whole
+//
+// Who shares a cluster and which entries say COPIED must agree at every instant,
+// and neither lies where the other does. What changes both for a whole tree of
+// tables (snapshot_change.go, by way of tree.go) copies the refcount blocks,
+// counts in the copies, writes changed tables to new places, and has one write
+// of the header's first sector put all of it in force (swap.go).
+//
 // # Locks
 //
-// In the order in which they are taken; none is held over data I/O but the
-// range lock, which is there for it:
+// In the order in which they are taken; none is held over data I/O but writers
+// and ranges, which are there for it:
 //
-//  1. ranges: guest ranges that allocate, discard or zero, by whole clusters
-//  2. flushes: one flush runs at a time; those who come meanwhile share the next
-//  3. mu: tables, caches, allocator; shared to look up, exclusive to change
+//  1. whole: changes of the image as a whole, and checks
+//  2. writers: shared by requests that write, exclusive for such a change
+//  3. ranges: guest ranges that allocate, discard or zero, by whole clusters
+//  4. flushes: one flush runs at a time; those who come meanwhile share the next
+//  5. mu: tables, caches, allocator; shared to look up, exclusive to change
 package qcow2

@@ -71,6 +71,9 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 	if len(table) > maxSnapshotTable {
 		return block.Errorf(block.ErrNoSpace, "snapshot table needs %d bytes, the limit is %d", len(table), maxSnapshotTable)
 	}
+	if err := d.mayShare(d.l1); err != nil {
+		return err
+	}
 	l1 := d.geo.clusters(int64(len(d.l1)) * 8)
 	tables := []int64{l1, l1, d.geo.clusters(int64(len(table)))}
 	return d.swap(countTables(d.l1), tables, func(c *swap) error {
@@ -184,6 +187,9 @@ func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
 	view, err := d.viewOf(s)
 	if err != nil {
 		return nil, block.Corruptf("snapshot %q: %w", idOrName, err)
+	}
+	if err := d.mayShare(view.l1); err != nil {
+		return nil, err
 	}
 	old = d.l1
 	tables := []int64{d.geo.clusters(int64(len(view.l1)) * 8)}

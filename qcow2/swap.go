@@ -137,7 +137,7 @@ func (c *swap) copyBlocks() error {
 	d := c.d
 	c.meta = metaMap{slices.Clone(d.meta.runs)}
 	table := slices.Clone(d.reftable)
-	data := make([]byte, d.geo.clusterSize)
+	var copies []piece
 	for i, e := range d.reftable {
 		if e == 0 {
 			continue
@@ -145,14 +145,22 @@ func (c *swap) copyBlocks() error {
 		if err := d.validRefblock(hostOff(e&^reftableReserved), int64(i)); err != nil {
 			return err
 		}
+		data := make([]byte, d.geo.clusterSize)
 		if err := d.readTable("refcount block", data, hostOff(e&^reftableReserved)); err != nil {
 			return err
 		}
 		off := c.single()
-		if _, err := d.file.WriteAt(data, int64(off)); err != nil {
-			return err
+		copies = append(copies, piece{metaRefblock, off, data})
+		if int64(len(copies))<<d.geo.clusterBits >= oneWrite {
+			if err := d.writePieces(copies); err != nil {
+				return err
+			}
+			copies = nil
 		}
 		table[i] = uint64(off)
+	}
+	if err := d.writePieces(copies); err != nil {
+		return err
 	}
 	for _, e := range table {
 		if e != 0 {

@@ -52,6 +52,37 @@ func countTables(l1 []uint64) (n int64) {
 	return n
 }
 
+// mayShare refuses, before anything is changed, what share would refuse because
+// a refcount is at its limit. Wide refcounts hardly ever are, and are not looked
+// at. Needs mu exclusively.
+func (d *disk) mayShare(l1 []uint64) error {
+	if d.geo.refOrder > 3 {
+		return nil
+	}
+	data := make([]byte, d.geo.clusterSize)
+	for _, e := range l1 {
+		table := hostOff(e & offsetMask)
+		if table == 0 {
+			continue
+		}
+		if err := d.readTree(data, table); err != nil {
+			return err
+		}
+		err := d.eachPlaced(data, func(at int, e l2Entry, run hostRun) error {
+			for i := range run.n {
+				if v, err := d.refcount(run.start + i); err != nil || v == d.geo.maxRefcount() {
+					return errors.Join(err, block.Errorf(block.ErrNoSpace, "refcount of cluster %#x is at its limit of %d", (run.start+i)<<d.geo.clusterBits, v))
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // share counts each cluster that an L1 table leads to once more, and returns the
 // table that leads there too. No entry in it says COPIED of what is shared: L2
 // tables that do are copied, and links is how many L1 tables will name the copy.
@@ -141,8 +172,7 @@ func (d *disk) dropTree(l1 []uint64) error {
 	if err != nil {
 		return err
 	}
-	// Before counts fall by which COPIED flags change, what only this tree had
-	// is free: then what has a count above 1 is shared.
+	// What only this tree had is free now, and what has a count above 1 is shared.
 	if err := d.quiesce(); err != nil {
 		return err
 	}

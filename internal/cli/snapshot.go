@@ -55,13 +55,16 @@ func (c *snapshotCommand) run(sh *shell, args []string) error {
 	if err := c.input.check(); err != nil {
 		return err
 	}
-	writable := c.action != 'l' && c.action != 0
+	writable := c.action != 'l'
 	img, err := c.input.open(args[0], diskimg.OpenOptions{Writable: writable, LiveRaw: true})
 	if err != nil {
 		return err
 	}
 	if writable && !c.input.imageOpts {
 		sh.warnGuessed(args[0], img)
+	}
+	if c.action == 'a' && sh.emulate && !c.input.imageOpts {
+		sh.warnGuessed(args[0], img) // it opens a raw image once more
 	}
 	return errors.Join(c.act(sh, img), img.Close())
 }
