@@ -99,6 +99,7 @@ func TestConvert(t *testing.T) {
 			lines: "convert --target-is-zero .*over", why: "what lies below the target would show through", code: 1,
 			stderr: "qemu-img: Cannot use --target-is-zero when the destination image has a backing file",
 		},
+		{lines: "convert -B raw -F raw -O qcow2 short3 new", why: "what lies between is copied", images: true},
 		{lines: "convert --bitmaps .*", why: "no bitmaps yet", stderr: "qemu-img: --bitmaps: copying dirty bitmaps is not supported yet"},
 	}
 	differential(t, sample(convertLines, allowed), allowed...)

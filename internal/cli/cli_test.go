@@ -358,3 +358,30 @@ func holdWithQEMU(t *testing.T, access, image string, f func()) {
 	<-held
 	f()
 }
+
+// An output over an image deeper in the chain gets all that lies between.
+func TestConvertOverDeeperImage(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	below := ""
+	for i, name := range []string{"base", "middle", "upper", "top"} {
+		args := []string{"create", "-q", "-f", "qcow2", at(name), "1M"}
+		if below != "" {
+			args = append(args[:4], "-b", below, "-F", "qcow2", at(name))
+		}
+		qemu.Img(t, args...)
+		qemu.IO(t, at(name), "qcow2", fmt.Sprintf("write -P %d %dk 128k", i+1, 64*i))
+		below = at(name)
+	}
+	for _, name := range []string{"base", "middle", "upper"} {
+		r := runUnder(t.Context(), "diskimg", "convert", "-O", "qcow2", "-B", at(name), "-F", "qcow2", at("top"), at("out"))
+		if r.code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		qemu.Img(t, "compare", at("top"), at("out"))
+		info, err := os.Stat(at("out"))
+		if want := map[string]int64{"base": 4, "middle": 3, "upper": 2}[name]; err != nil || info.Size() != (5+want)<<16 {
+			t.Errorf("over %s: %d bytes, want 5 clusters of tables and %d of data", name, info.Size(), want)
+		}
+	}
+}

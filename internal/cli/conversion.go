@@ -141,7 +141,7 @@ func (v *conversion) intoNew() error {
 	defer out.Discard()
 	v.o.TargetIsZero = out.ReadsZero()
 	if v.backing != nil || out.Image.Backing() != nil {
-		v.o.BackingDepth = 1
+		v.o.BackingDepth = v.depthOf(out.Image.Backing())
 	}
 	if err := v.copy(out.Image); err != nil {
 		return err
@@ -150,6 +150,27 @@ func (v *conversion) intoNew() error {
 		return v.outputError(err)
 	}
 	return nil
+}
+
+// depthOf returns how deep in the chain of the source the image below the output
+// lies. One that is not there is taken, as by qemu-img, to hold what the image
+// below the source holds.
+func (v *conversion) depthOf(below *diskimg.Image) int {
+	if below == nil {
+		return 1
+	}
+	info, err := os.Stat(below.Path())
+	if err != nil {
+		return 1
+	}
+	depth := 0
+	for img := v.sources[0]; img != nil; img = img.Backing() {
+		if other, err := os.Stat(img.Path()); depth > 0 && err == nil && os.SameFile(info, other) {
+			return depth
+		}
+		depth++
+	}
+	return 1
 }
 
 // plan checks all that can be known to be wrong with the output.
