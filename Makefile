@@ -20,9 +20,10 @@ staticcheck  = $(shell staticcheck -version 2>/dev/null | grep -q '($(STATICCHEC
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
-build: ## bin/diskimg, static, and bin/qemu-img, which is a link to it
+build: ## bin/diskimg, static, and bin/qemu-img and bin/qemu-io, which are links to it
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/diskimg ./cmd/diskimg
 	ln -sf diskimg bin/qemu-img
+	ln -sf diskimg bin/qemu-io
 
 man: build ## out/man, the manual pages
 	@mkdir -p out/man && bin/diskimg man >out/man/diskimg.1

@@ -43,6 +43,9 @@ type OpenOptions struct {
 	// closed or is marked corrupt, and for nothing else to write to it. With
 	// Writable.
 	Repair bool
+	// Snapshot has writes go to memory, to be forgotten when the image is
+	// closed; the image itself is opened for reading.
+	Snapshot bool
 	// Formats to know of; nil is the package's table.
 	Formats []Format
 }
@@ -76,7 +79,12 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 		c.formats = Formats
 	}
 	c.rules, _ = p.Policy.(rules)
-	return c.open(t, openLocal, &p)
+	p.Writable = p.Writable && !p.Snapshot
+	img, err := c.open(t, openLocal, &p)
+	if err != nil || !p.Snapshot {
+		return img, err
+	}
+	return temporary(img)
 }
 
 // open opens the image of a target as the next one of the chain.

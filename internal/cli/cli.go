@@ -84,13 +84,17 @@ func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 		args = []string{sh.name}
 	}
 	name, args := strings.TrimSuffix(filepath.Base(args[0]), ".exe"), args[1:]
-	if name == sh.name && len(args) > 0 && args[0] == qemuImg {
+	if name == sh.name && len(args) > 0 && (args[0] == qemuImg || args[0] == qemuIO) {
 		name, args = args[0], args[1:]
 	}
-	if name == qemuImg {
+	run := sh.main
+	if name == qemuImg || name == qemuIO {
 		sh.name, sh.emulate = name, true
 	}
-	code := sh.report(sh.main(args))
+	if name == qemuIO {
+		run = sh.ioMain
+	}
+	code := sh.report(run(args))
 	if sh.failed != nil && code == 0 {
 		sh.complain("could not write the output: %s", sentence.Of(sh.failed))
 		code = 1
@@ -159,13 +163,15 @@ var (
 
 var helpOption = option{short: 'h', long: "help", help: "show this help", set: func(string) error { return errHelp }}
 
+var versionOption = option{short: 'V', long: "version", help: "show the version", set: func(string) error { return errVersion }}
+
 // topOptions are the options before the verb.
 type topOptions struct{}
 
 func (topOptions) options() []option {
 	return []option{
 		helpOption,
-		{short: 'V', long: "version", help: "show the version", set: func(string) error { return errVersion }},
+		versionOption,
 		{short: 'T', long: "trace", arg: "SPEC", help: "accepted and ignored: there are no trace events",
 			set: func(string) error { return nil }},
 	}

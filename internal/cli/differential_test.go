@@ -329,8 +329,8 @@ func infoOf(t *testing.T, dir, name string) map[string]any {
 	return m
 }
 
-// qemuIO starts qemu-io with a first command. held is closed when that is done.
-func qemuIO(t *testing.T, command string) (held <-chan struct{}, release func()) {
+// holdOpen starts qemu-io with a first command. held is closed when that is done.
+func holdOpen(t *testing.T, command string) (held <-chan struct{}, release func()) {
 	t.Helper()
 	cmd := exec.Command("qemu-io")
 	in, err := cmd.StdinPipe()

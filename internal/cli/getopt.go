@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"strings"
 )
@@ -29,10 +30,33 @@ type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
-func unrecognized(word string) error { return usageError("unrecognized option '" + word + "'") }
+// badOption is an option that there is not, or that lacks its argument.
+type badOption struct {
+	word    string // as it was given
+	flag    byte   // the one in question of those in word; 0: a long option
+	missing bool   // the argument is
+}
 
-func missingArgument(word string) error {
-	return usageError("missing argument for option '" + word + "'")
+func (e *badOption) Error() string { return e.Unwrap().Error() }
+
+func (e *badOption) Unwrap() error {
+	if e.missing {
+		return usageError("missing argument for option '" + e.word + "'")
+	}
+	return usageError("unrecognized option '" + e.word + "'")
+}
+
+// asGetopt words it as the C library does.
+func (e *badOption) asGetopt() string {
+	switch {
+	case e.missing && e.flag != 0:
+		return fmt.Sprintf("option requires an argument -- '%c'", e.flag)
+	case e.missing:
+		return fmt.Sprintf("option '%s' requires an argument", e.word)
+	case e.flag != 0:
+		return fmt.Sprintf("invalid option -- '%c'", e.flag)
+	}
+	return fmt.Sprintf("unrecognized option '%s'", e.word)
 }
 
 // getopt hands each option in args to its set function, in the order in which
@@ -70,9 +94,9 @@ func longOption(options []option, args []string) ([]string, error) {
 	o := findLong(options, name)
 	switch {
 	case o == nil || attached && !o.takesArg():
-		return nil, unrecognized(word)
+		return nil, &badOption{word: word}
 	case o.takesArg() && !attached && len(args) == 0:
-		return nil, missingArgument(word)
+		return nil, &badOption{word: word, missing: true}
 	case o.takesArg() && !attached:
 		value, args = args[0], args[1:]
 	}
@@ -103,17 +127,18 @@ func findLong(options []option, name string) *option {
 func shortOptions(options []option, args []string) ([]string, error) {
 	word, args := args[0], args[1:]
 	for flags := word[1:]; flags != ""; {
-		o := findShort(options, flags[0])
+		flag := flags[0]
+		o := findShort(options, flag)
 		flags = flags[1:]
 		value := ""
 		switch {
 		case o == nil:
-			return nil, unrecognized(word)
+			return nil, &badOption{word: word, flag: flag}
 		case !o.takesArg():
 		case flags != "":
 			value, flags = flags, ""
 		case len(args) == 0:
-			return nil, missingArgument(word)
+			return nil, &badOption{word: word, flag: flag, missing: true}
 		default:
 			value, args = args[0], args[1:]
 		}

@@ -33,7 +33,7 @@ const (
 func verbs() []verb {
 	return []verb{
 		createVerb, convertVerb,
-		infoVerb, mapVerb, checkVerb, compareVerb,
+		infoVerb, mapVerb, checkVerb, compareVerb, ioVerb,
 		commitVerb, snapshotVerb,
 		completionVerb, manVerb,
 	}
@@ -49,7 +49,7 @@ func findVerb(name string) *verb {
 
 func (sh *shell) version() error {
 	if sh.emulate {
-		sh.printf("qemu-img version %s (diskimg %s)\n", Emulated, Version)
+		sh.printf("%s version %s (diskimg %s)\n", sh.name, Emulated, Version)
 	} else {
 		sh.printf("diskimg version %s\n", Version)
 	}

@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/diskimg/diskimg/internal/qemu"
+)
+
+// These tests run sessions of qemu-io with this program and with the real one,
+// side by side, and compare what both print, how they end, and the disks that
+// they leave. Times and rates are made alike first.
+
+const ioWorld = `
+qemu-img create -q -f qcow2 a 1M
+qemu-img create -q -f raw r 1M
+qemu-img create -q -f qcow2 base 2M
+qemu-io -f qcow2 -c 'write -q -P 17 0 1M' base
+qemu-img create -q -f qcow2 -b base -F qcow2 over
+qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k ext 4M
+qemu-img create -q -f qcow2 empty 0
+printf abc > pattern
+: > nothing
+`
+
+// ioSessionCase is the arguments of a session, or what is typed in one.
+type ioSessionCase struct {
+	name  string
+	args  []string // after them, -c for each of the lines
+	lines string   // one command a line
+	typed bool     // the lines come on standard input
+}
+
+var ioSessions = []ioSessionCase{
+	{"write and read", nil, "write 0 64k\nread -P 0xcd 0 64k\nread -P 1 0 64k\nread -v 0 20\nread -v 65530 32\nwrite -P 0x41 3 2\nread -v 0 16", false},
+	{"beyond the end", nil, "read 0 2M\nwrite 1M 512\nwrite 1048575 1\nwrite 0 0\nread 1M 0\nread 3M 0\nwrite 3M 0\ndiscard 1M 512\nread 9223372036854775807 1", false},
+	{"zeros", nil, "write 0 1M\nwrite -z 0 64k\nwrite -zu 64k 64k\nwrite -zn 128k 64k\nread -P 0 0 192k\nmap\nwrite -u 0 1\nwrite -n 0 1\nwrite -zP 1 0 1\nwrite -zs pattern 0 1\nwrite -bz 0 512", false},
+	{"numbers", nil, "write 0x200 0x400\nwrite 1.5k 512\nwrite 1e3 512\nwrite 0 1K\nwrite 0 1b\nwrite 010 1\nwrite +5 1\nwrite a 1\nwrite 0 b\nwrite 0 1z\nwrite 0 9E\nwrite 0 3G\nwrite -z 0 3G\nread 0 3G\nwrite -1 512\nwrite 0 -1\ndiscard 0 3G\nwritev 0 3G\nwritev 0 1G 1500M", false},
+	{"patterns", nil, "write -P 256 0 1k\nwrite -P xx 0 1k\nwrite -P 0x1ff 0 1\nwrite -P -1 0 1\nwrite -P 010 0 4\nread -v 0 4\nwrite -s pattern 0 1k\nread -v 0 20\nwrite -s nofile 0 1k\nwrite -s nothing 0 1k\nwrite -s pattern -P 1 0 1k", false},
+	{"part of a pattern", nil, "read -P 1 -s 10 -l 20 0 1k\nread -s 1 0 1k\nread -l 5 0 1k\nread -P 0 -s 1020 -l 20 0 1k\nread -P 0 -s 2000 0 1k\nread -P 0 -s x 0 1k\nread -P 0 -l x 0 1k\nread -a 0 1k\nread -p 0 1000\nread -P 5 -s 512 0 1k\nread -P 0 -l 100 0 1k", false},
+	{"letters in dumps", nil, "write -q -P 0x20 0 1\nwrite -q -P 0x7e 1 1\nwrite -q -P 0x5f 2 1\nwrite -q -P 0xe9 3 1\nwrite -q -P 0x5a 4 1\nwrite -q -P 0x7a 5 1\nwrite -q -P 0x39 6 1\nread -v 0 7", false},
+	{"vectors", nil, "readv 0 512 512\nwritev -P 3 0 512 1k\nwritev 0\nwritev 0 a\nwritev b 1\nwritev 0 0\nwritev 0 511\nwritev 1M 1\nreadv 1M 1\nreadv -P 3 0 512\nreadv -v 508 4 4\nreadv -x 0 1\nwritev -f 0 16\nwritev -q 0 16", false},
+	{"asynchronous", nil, "aio_write -P 1 0 512 512\naio_flush\naio_read -P 1 0 512\naio_flush\naio_read -P 2 0 512\naio_flush\naio_write 1M 512\naio_flush\naio_read 1M 512\naio_flush\naio_write -u 0 64k\naio_write -z 0 1 1\naio_write -i 0 1k\naio_read -i 0 1k\naio_write 0\naio_write 0 a\naio_write -x 0 1\naio_read -P 300 0 16\naio_read -v 0 16\naio_flush\naio_write -q 0 16\naio_flush 1", false},
+	{"statistics", nil, "write -C 0 64k\nread -C 0 1k\nreadv -C 0 16\nwritev -C 0 16\ndiscard -C 0 64k\naio_write -C 0 16\naio_flush", false},
+	{"discards", nil, "write 0 1M\ndiscard 0 64k\nread -P 0 0 64k\nmap\ndiscard 100 100\nread -P 0xcd 64k 64k\ndiscard a 1\ndiscard 0 b\ndiscard 0\ndiscard -x 0 1\ndiscard -q 0 64k", false},
+	{"ignored discards", []string{"-d", "ignore"}, "write 0 64k\ndiscard 0 64k\nread -P 0xcd 0 64k", false},
+	{"compressed", nil, "write -c 0 64k\nwrite -c -P 3 64k 64k\nread -P 3 64k 64k\nwrite -c 0 100\nwrite -c 1 512\nwrite -cz 128k 512", false},
+	{"info", nil, "length\ninfo\nmap\nalloc 0\nalloc 0 1M\nalloc 2M\nalloc 0 -1\nalloc a\nalloc\nlength 1", false},
+	{"sizes", nil, "write 0 64k\ntruncate 2M\nlength\ntruncate\ntruncate x\ntruncate -m foo 3M\ntruncate -m off 3M\ntruncate -x 3M\nlength\nread -P 0 1M 2M\nmap", false},
+	{"flush and sleep", nil, "flush\nflush 1\nsleep\nsleep 10\nsleep -1\nsleep x\nsleep 1.5\nsleep 0x1", false},
+	{"no such command", nil, "foo\nquit\nlength", false},
+	{"quit", nil, "quit\nfoo", false},
+	{"aliases", nil, "r 0 1k\nw 0 1k\ni\nl\nt 1M\nd 0 1k\nf\nc\no\nq", false},
+	{"close and open", nil, "close\nlength\nopen a\nlength\nopen a\nclose\nopen -r a\nwrite 0 1k\nclose\nopen -x\nopen nofile\nopen -t foo a\nopen -d foo a\nopen -i foo a\nopen -U a\nopen -rU a\nlength", false},
+	{"reopen", nil, "reopen -r\nwrite 0 1k\nread 0 1k\nreopen -w\nwrite 0 1k\nreopen -x\nreopen -r -w\nreopen -c foo\nreopen foo\nreopen -c none\nreopen", false},
+	{"read-only", []string{"-r"}, "truncate 512k\nwrite 0 1k\nwrite -x\nwrite a b\ntruncate\ndiscard 0 1k\nflush\naio_write 0 1k\nread 0 1k\nmap", false},
+	{"no breakpoints", nil, "break\nbreak foo bar\nresume A\nremove_break A", false},
+	{"signals", nil, "sigraise\nsigraise x\nsigraise 100\nsigraise -1", false},
+	{"help", nil, "help foo\nhelp quit\n? q\nhelp a b\nhelp close\nhelp map", false},
+	{"typed", nil, "write 0 64k\nfoo\n\n  \n  length\nread -q 0 64k\nquit\nlength", true},
+	{"typed to the end", nil, "length\n#x\nread 0", true},
+	{"snapshot", []string{"-s"}, "write -P 9 0 512\nread -P 9 0 512", false},
+}
+
+// ioArguments are whole command lines.
+var ioArguments = []string{
+	"", "-c length", "-c alloc -c 'length 1' -c read -c info -c map -c aio_flush -c reopen -c 'truncate 1'", "a b", "-c length nofile",
+	"-f foo -c length a", "-f qcow2 --image-opts -c length a", "--image-opts -c length driver=qcow2,file.filename=a",
+	"--image-opts -c length filename=a", "-t foo -c length a", "-d foo -c length a", "-i foo -c length a", "-k -c length a",
+	"-k -n -c length a", "-i io_uring -c length a", "-U -c length a", "-U -r -c length a", "-rsnCk -c length a", "--cmd=length --format=qcow2 a",
+	"-f raw -r -c 'read 0 4' -c length a", "-c 'open -o driver=qcow2 a' -c length", "-c 'open -o driver=qcow2,file.filename=a' -c length",
+	"-c length json:{\"driver\":\"qcow2\",\"file.filename\":\"a\"}",
+	"-c map -c 'alloc 0 2M' -c 'read -P 17 0 1M' -c 'write 1M 64k' -c map over", "-c map -c 'alloc 0' -c info empty",
+	"-f raw -c map -c info -c 'alloc 0 1M' -c 'alloc 512k' -c 'write -P 2 512k 1k' -c 'write -c 0 64k' -c 'truncate 512k' -c length r",
+	"-f raw -c 'write -b 0 512' -c 'read -b 0 512' r", "-c 'write 2k 1k' -c map -c info -c 'discard 0 128k' -c map ext",
+	"-c 'write 512 1k' -c 'read 0 2k' r",
+}
+
+func TestIOSessions(t *testing.T) {
+	world := ioTwins(t)
+	for _, c := range ioSessions {
+		t.Run(c.name, func(t *testing.T) {
+			args, stdin := c.args, ""
+			if c.typed {
+				stdin = c.lines
+			} else {
+				for line := range strings.SplitSeq(c.lines, "\n") {
+					args = append(args, "-c", line)
+				}
+			}
+			sameIO(t, world, append(args, "a"), stdin)
+		})
+	}
+	for _, line := range ioArguments {
+		t.Run("qemu-io "+line, func(t *testing.T) { sameIO(t, world, words(line), "length\n") })
+	}
+}
+
+// ioTwins makes the images that sessions begin with.
+func ioTwins(t *testing.T) string {
+	t.Helper()
+	qemu.Need(t, "qemu-img", "qemu-io", "sh", "cp")
+	world := filepath.Join(t.TempDir(), "world")
+	cmd := exec.Command("sh", "-e", "-c", "mkdir "+world+"; cd "+world+ioWorld)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return world
+}
+
+// sameIO runs a session with both programs.
+func sameIO(t *testing.T, world string, args []string, stdin string) {
+	t.Helper()
+	dir := t.TempDir()
+	ours, theirs := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
+	copyFiles(t, world, ours)
+	copyFiles(t, world, theirs)
+	want := theirIO(t, theirs, args, stdin)
+	t.Chdir(ours)
+	var stdout, stderr bytes.Buffer
+	code := Run(context.Background(), append([]string{qemuIO}, args...), strings.NewReader(stdin), &stdout, &stderr)
+	got := result{stdout.String(), stderr.String(), code}
+	if alike(got) != alike(want) {
+		t.Errorf("%q\nwe print\n%s%sand end with %d; qemu-io prints\n%s%sand ends with %d",
+			args, got.stdout, got.stderr, got.code, want.stdout, want.stderr, want.code)
+	}
+	for _, name := range []string{"a", "r", "over", "ext"} {
+		if !slices.Contains(args, name) {
+			continue
+		}
+		if p, q := content(t, ours, name), content(t, theirs, name); p != q {
+			t.Errorf("%s holds another disk", name)
+		}
+		if r := runTheirs(t, ours, "check", name); name != "r" && r.code != 0 {
+			t.Errorf("qemu-img check %s: %s%s", name, r.stdout, r.stderr)
+		}
+	}
+}
+
+func theirIO(t *testing.T, dir string, args []string, stdin string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, qemuIO, args...)
+	cmd.Dir = dir
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+var (
+	ioRates   = regexp.MustCompile(`ops; [^\n]*\)`)
+	ioCounts  = regexp.MustCompile(`,1,[0-9:.,]+\n`)
+	ioUsageOf = regexp.MustCompile(`(?s)Usage: qemu-io.*`)
+)
+
+// alike takes out of a result what no two runs have in common, and the text of
+// the help, which is our own.
+func alike(r result) result {
+	for _, s := range []*string{&r.stdout, &r.stderr} {
+		*s = ioRates.ReplaceAllString(*s, "ops; TIME")
+		*s = ioCounts.ReplaceAllString(*s, ",1,TIME\n")
+		*s = ioUsageOf.ReplaceAllString(*s, "USAGE")
+	}
+	return r
+}
+
+// Rates and times are written as qemu-io writes them.
+func TestIOFigures(t *testing.T) {
+	for n, want := range map[float64]string{0: "0 bytes", 1: "1 bytes", 1000: "1000 bytes", 1024: "1 KiB", 1536: "1.500 KiB", 1 << 20: "1 MiB",
+		879.750432: "879.750432 bytes", 1992294400: "1.855 GiB", 1 << 62: "4 EiB"} {
+		if got := ioAmount(n); got != want {
+			t.Errorf("%v is %q, want %q", n, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{0: "00.00 sec", 990 * time.Millisecond: "00.99 sec", 1100 * time.Millisecond: "0:00:01.10",
+		61170 * time.Millisecond: "0:01:01.17"} {
+		if got := ioTime(d); got != want {
+			t.Errorf("%v is %q, want %q", d, got, want)
+		}
+	}
+}
