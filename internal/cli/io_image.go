@@ -31,11 +31,10 @@ func ioImageWords() []ioWord {
 // ioOpening is how an image is opened, and again for reopen.
 type ioOpening struct {
 	openFlags
-	name    string // empty: there are options only
-	format  string
-	share   bool
-	target  diskimg.Target
-	options map[string]string // those that reopen was given
+	name   string // empty: there are options only
+	format string
+	share  bool
+	target diskimg.Target
 }
 
 // writethrough reports whether each write is to be on disk when it returns.
