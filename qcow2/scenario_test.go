@@ -353,13 +353,17 @@ func (s *scenario) createSnapshot() error {
 	s.snaps = append(s.snaps, k)
 	maker, _ := block.As[block.Snapshotter](s.img)
 	_, err = maker.CreateSnapshot(block.Snapshot{Name: k.name})
-	if s.options.RefcountBits == 1 && errors.Is(err, block.ErrNoSpace) {
-		k.failed, err = true, nil // nothing can be shared
+	if s.narrow() && errors.Is(err, block.ErrNoSpace) {
+		k.failed, err = true, nil // nothing more can be shared
 	}
 	k.failed = k.failed || err != nil
 	s.note(err == nil)
 	return err
 }
+
+// narrow reports whether refcounts can come to their limit, where what is to be
+// shared is refused.
+func (s *scenario) narrow() bool { return s.options.RefcountBits != 0 && s.options.RefcountBits < 8 }
 
 // pick returns a snapshot that is there, nil if none is.
 func (s *scenario) pick() *scenarioSnapshot {
@@ -378,7 +382,7 @@ func (s *scenario) pick() *scenarioSnapshot {
 // applySnapshot goes back to a snapshot.
 func (s *scenario) applySnapshot() error {
 	k := s.pick()
-	if k == nil {
+	if k == nil || s.narrow() {
 		return nil
 	}
 	for at, id := range k.ids {
