@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -98,6 +99,7 @@ func (s *session) playByQemu(parts ...[]Op) error {
 		if i > 0 {
 			script = append(script, "close", qemu.Open(s.path(), s.format.Name))
 		}
+		s.qemu = qemuTurn{}
 		for _, o := range ops {
 			line, err := s.command(o)
 			if err != nil {
@@ -131,11 +133,42 @@ func (s *session) line(o Op, content string) string {
 		return ""
 	}
 	command := a.QemuIO
-	if a.Fresh && !s.fresh(o) {
+	switch {
+	case a.Model == nil:
+	case a.Fresh && s.fresh(o) && !s.qemu.lost:
+		s.qemu.compress(s.clusters(o))
+	case a.Fresh:
 		command = write.QemuIO
+		fallthrough
+	default:
+		s.qemu.overwrite(s.clusters(o))
 	}
 	s.apply(a, o)
 	return command(o, content)
+}
+
+// qemuTurn is what a qemu-io process has done since it opened the image. QEMU 7.2
+// goes on with compressed data in the host cluster where it left off even when
+// all that was there has been overwritten and the cluster is in other use: it
+// damages the image. So nothing is compressed after that.
+type qemuTurn struct {
+	compressed map[int64]bool
+	lost       bool // a compressed cluster has been overwritten
+}
+
+func (q *qemuTurn) compress(clusters iter.Seq[int64]) {
+	if q.compressed == nil {
+		q.compressed = map[int64]bool{}
+	}
+	for c := range clusters {
+		q.compressed[c] = true
+	}
+}
+
+func (q *qemuTurn) overwrite(clusters iter.Seq[int64]) {
+	for c := range clusters {
+		q.lost = q.lost || q.compressed[c]
+	}
 }
 
 // crossRead demands that QEMU reads the image as we do and finds it clean.
@@ -181,6 +214,7 @@ func (p plan) script(seq Sequence) string {
 	s := session{plan: p, seq: seq, disk: NewDisk(seq.Size, nil), used: map[int64]bool{}}
 	for _, op := range seq.Ops {
 		if op.Action == Reopen {
+			s.qemu = qemuTurn{}
 			b.WriteString("close\n" + qemu.Open("disk", p.format.Name) + "\n")
 			continue
 		}

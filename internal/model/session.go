@@ -23,6 +23,8 @@ type session struct {
 	seq  Sequence
 	disk *Disk
 	used map[int64]bool // clusters to which something was done
+
+	qemu qemuTurn
 }
 
 func (s *session) path() string {
