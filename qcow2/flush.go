@@ -236,6 +236,24 @@ func (d *disk) retire(unlinked []hostRun) error {
 		}
 		d.retired = d.retired[1:]
 	}
+	return d.punch()
+}
+
+// punch gives space that has become free back to the file system. After the
+// links to it are gone from the disk, and before it can be used again: mu is
+// held exclusively.
+func (d *disk) punch() error {
+	holes := d.holes
+	d.holes = nil
+	for _, r := range holes {
+		err := block.PunchHole(d.file, int64(r.off(&d.geo)), r.n<<d.geo.clusterBits)
+		if errors.Is(err, block.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

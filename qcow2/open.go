@@ -86,6 +86,8 @@ type disk struct {
 	newData       bool    // links were set since the last collect
 	unlinked      []hostRun
 	retired       []retired
+	punching      bool      // space that becomes free is given back to the file system
+	holes         []hostRun // space that is to be
 	broken        error
 	sealed        error // why guest data can't be written, nil if it can
 }

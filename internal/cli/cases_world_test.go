@@ -87,6 +87,8 @@ io resized 'write -P 2 2M 256k'
 img snapshot -c large resized
 img snapshot -c 2 resized
 img resize --shrink resized 2M
+img create -f qcow2 -o compat=0.10 oldsnaps 1M
+img snapshot -c x oldsnaps
 img create -f qcow2 -o refcount_bits=1 onebit 1M
 io onebit 'write -P 1 0 64k'
 
