@@ -9,6 +9,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
+	"github.com/diskimg/diskimg/internal/combine"
 	"github.com/diskimg/diskimg/internal/rangelock"
 )
 
@@ -66,7 +67,7 @@ type disk struct {
 	writers sync.RWMutex // shared by requests that write; see alone
 	pins    pins
 	ranges  rangelock.Lock
-	flushes flushes
+	flushes combine.Calls
 	decoded decodedCluster
 
 	mu            sync.RWMutex // guards what follows
