@@ -256,4 +256,6 @@ var (
 	_ block.Describer = (*disk)(nil)
 	_ block.Checker   = (*disk)(nil)
 	_ block.Resizer   = (*disk)(nil)
+
+	_ block.BackingChanger = (*disk)(nil)
 )
