@@ -6,16 +6,22 @@ import "errors"
 
 // Close implements block.Layer.
 func (d *disk) Close() error {
-	d.mu.Lock()
-	d.clean.stop()
-	d.mu.Unlock()
-	d.clean.busy.Lock() // until the timer's work, if it runs, has ended
-	d.clean.busy.Unlock()
+	d.stopCleaning()
 	var err error
 	if d.writable {
 		err = d.finish()
 	}
 	return errors.Join(err, d.closeBacking(), d.file.Close())
+}
+
+// stopCleaning returns when the timer's work, if it runs, has ended; later it
+// finds the image closed and does nothing.
+func (d *disk) stopCleaning() {
+	d.clean.busy.Lock()
+	defer d.clean.busy.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.clean.stop()
 }
 
 // finish writes all that waits, and then the header that says so.
