@@ -220,7 +220,7 @@ func probeQED(head []byte) int {
 
 func openQED(f block.File, o FormatOptions) (*Image, error) {
 	return qed.Open(f, &qed.OpenOptions{
-		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Policy: o.Policy,
+		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy,
 	})
 }
 

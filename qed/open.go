@@ -36,6 +36,10 @@ type OpenOptions struct {
 	// alone: fast, and after a power cut the image is lost. For images that
 	// are made in one go and can be made again.
 	NoSync bool
+	// Repair opens an image to be checked and repaired by block.Checker, and
+	// leaves that to the caller even if it was not closed. The guest's disk
+	// can't be written then.
+	Repair bool
 	// L2CacheSize bounds the memory for L2 tables, in bytes; 0 is the default.
 	// Memory is taken as tables are used.
 	L2CacheSize int
@@ -85,7 +89,7 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	if err != nil {
 		return nil, wrapOpen(o.Path, err)
 	}
-	return block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qed", Writable: o.Writable}), nil
+	return block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qed", Writable: o.Writable && !o.Repair}), nil
 }
 
 func wrapOpen(path string, err error) error {
@@ -184,7 +188,7 @@ func (d *disk) load(o *OpenOptions) error {
 	if !d.writable {
 		return nil
 	}
-	return d.prepareWrites()
+	return d.prepareWrites(o.Repair)
 }
 
 func (d *disk) loadL1() error {
@@ -220,8 +224,9 @@ func (d *disk) openBacking(o *OpenOptions) error {
 	return nil
 }
 
-// prepareWrites makes the header fit for writing, and mends what needs it.
-func (d *disk) prepareWrites() error {
+// prepareWrites makes the header fit for writing, and mends what needs it unless
+// the caller will.
+func (d *disk) prepareWrites(repair bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.hdr.autoclear != 0 {
@@ -232,7 +237,7 @@ func (d *disk) prepareWrites() error {
 			return err
 		}
 	}
-	if d.hdr.features&featureNeedCheck == 0 {
+	if repair || d.hdr.features&featureNeedCheck == 0 {
 		return nil
 	}
 	_, err := d.check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})

@@ -230,6 +230,24 @@ func TestNeedCheckAtOpen(t *testing.T) {
 	}
 }
 
+// An image opened for repair is left as it is until Check is asked.
+func TestOpenForRepair(t *testing.T) {
+	f := written(t)
+	put(t, f, 0x3000, le64(0x9000))
+	put(t, f, atFeatures, le64(featureNeedCheck))
+	img := opened(t, f, &OpenOptions{Writable: true, Repair: true})
+	if _, err := img.WriteAt([]byte{1}, 0); !errors.Is(err, block.ErrReadOnly) || features(t, f) == 0 {
+		t.Errorf("a write returns %v, features are %#x", err, features(t, f))
+	}
+	checker, _ := block.As[block.Checker](img)
+	if r, err := checker.Check(block.CheckOptions{FixLeaks: true}); err != nil || r.CorruptionsFixed != 1 || features(t, f) != 0 {
+		t.Errorf("%v, %+v, features are %#x", err, r, features(t, f))
+	}
+	if err := img.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // An entry that leads out of the file is an error to read, never zeros.
 func TestReadBadEntry(t *testing.T) {
 	for _, c := range []struct {
