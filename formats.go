@@ -80,6 +80,13 @@ func FindCreator(name string) (*Format, error) {
 	return nil, block.Unsupportedf("Unknown file format '%s'", name)
 }
 
+// KnownFormat reports whether there is a format with that name, be it one that
+// only QEMU can open.
+func KnownFormat(name string) bool {
+	_, err := FindFormat(name)
+	return err == nil || slices.Contains(foreignFormats, name)
+}
+
 // foreignFormats are those that QEMU knows and this module does not. An image
 // may name one as that of its backing file.
 var foreignFormats = []string{"bochs", "cloop", "dmg", "luks", "parallels", "qcow", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
