@@ -52,7 +52,7 @@ type FormatOptions struct {
 
 // Formats are the formats that are known, and probed for where that is
 // allowed.
-var Formats = []Format{qcow2Format, qedFormat, rawFormat}
+var Formats = []Format{qcow2Format, qedFormat, vpcFormat, rawFormat}
 
 // FindFormat returns the row with that name from Formats.
 func FindFormat(name string) (*Format, error) { return findFormat(Formats, name) }
@@ -89,7 +89,7 @@ func KnownFormat(name string) bool {
 
 // foreignFormats are those that QEMU knows and this module does not. An image
 // may name one as that of its backing file.
-var foreignFormats = []string{"bochs", "cloop", "dmg", "luks", "parallels", "qcow", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
+var foreignFormats = []string{"bochs", "cloop", "dmg", "luks", "parallels", "qcow", "vdi", "vhdx", "vmdk", "vvfat",
 	"file", "host_device", "nbd", "http", "https", "ssh", "iscsi", "rbd", "nfs", "gluster"}
 
 const rawName = "raw"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"math"
 	"path"
 	"strings"
@@ -26,7 +27,7 @@ type CreateOptions struct {
 	// cylinder, as QEMU and Virtual PC have it, up to 127 GiB. Azure takes no
 	// such disks.
 	RoundToGeometry bool
-	// BlockSize in bytes: a power of two from 512 bytes to 256 MiB; 0 is 2 MiB,
+	// BlockSize in bytes: a power of two from 4 KiB to 256 MiB; 0 is 2 MiB,
 	// the only one that Azure and Virtual PC know. Not for fixed disks.
 	BlockSize int64
 	// Parent is what a differencing disk is to lie above.
@@ -40,6 +41,8 @@ type CreateOptions struct {
 	Creator string
 	// Time that the disk was made at; nil is now.
 	Time *time.Time
+	// Preallocation of a fixed disk: off, falloc or full. Others have none.
+	Preallocation block.Preallocation
 	// NoSync skips the syncs, see OpenOptions.
 	NoSync bool
 }
@@ -112,8 +115,10 @@ func (o *CreateOptions) validate() error {
 		return block.Invalidf("a differencing disk needs a parent")
 	case o.Type != Differencing && o.Parent != nil:
 		return block.Invalidf("a %s disk has no parent", o.Type)
+	case o.Preallocation == block.PreallocMetadata:
+		return block.Unsupportedf("Unsupported preallocation mode: %s", o.Preallocation)
 	case o.BlockSize < minBlockSize || o.BlockSize > maxBlockSize || o.BlockSize&(o.BlockSize-1) != 0:
-		return block.Invalidf("Block size must be a power of two between %d and %dM", minBlockSize, maxBlockSize>>20)
+		return block.Invalidf("Block size must be a power of two between %dk and %dM", minBlockSize>>10, maxBlockSize>>20)
 	}
 	return o.validateParent()
 }
@@ -218,7 +223,7 @@ func (o *CreateOptions) create(f block.File) error {
 		return err
 	}
 	if h == nil {
-		err = writeFixed(f, foot)
+		err = o.writeFixed(f, foot)
 	} else {
 		err = o.writeDynamic(f, foot, h)
 	}
@@ -228,16 +233,48 @@ func (o *CreateOptions) create(f block.File) error {
 	return f.Sync()
 }
 
-// writeFixed makes the file one hole with a footer, but for the first block:
-// programs that find out the alignment for direct I/O by reading it need one
-// that is there.
-func writeFixed(f block.File, foot *footer) error {
+// writeFixed writes the footer of a fixed disk. What is before it is a hole,
+// unless it is to be allocated, but for the first block: programs that find out
+// the alignment for direct I/O by reading it need one that is there.
+func (o *CreateOptions) writeFixed(f block.File, foot *footer) error {
 	size := int64(foot.current)
+	if err := preallocate(f, size, o.Preallocation); err != nil {
+		return err
+	}
 	if _, err := f.WriteAt(foot.encode(), size); err != nil || size == 0 {
 		return err
 	}
 	_, err := f.WriteAt(make([]byte, min(size, 4096)), 0)
 	return err
+}
+
+func preallocate(f block.File, size int64, mode block.Preallocation) error {
+	switch mode {
+	case block.PreallocFalloc:
+		r, ok := f.(block.Reserver)
+		if !ok {
+			return writeZeros(f, 0, size)
+		}
+		err := r.Reserve(0, size)
+		if errors.Is(err, block.ErrUnsupported) {
+			err = writeZeros(f, 0, size)
+		}
+		return err
+	case block.PreallocFull:
+		return writeZeros(f, 0, size)
+	}
+	return nil
+}
+
+// writeZeros writes zeros byte by byte.
+func writeZeros(f block.File, off, n int64) error {
+	zeros := make([]byte, min(n, 1<<20))
+	for end := off + n; off < end; off += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(end-off, int64(len(zeros)))], off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeDynamic writes everything in front of the first block, and the footer.

@@ -117,8 +117,10 @@ func (d *fixed) sync() error {
 
 // Close implements block.Layer.
 func (d *fixed) Close() error {
-	var err error
-	if d.unsynced.Load() {
+	d.mu.Lock()
+	err := d.broken
+	d.mu.Unlock()
+	if err == nil && d.unsynced.Load() {
 		err = d.Flush()
 	}
 	return errors.Join(err, d.file.Close())

@@ -30,9 +30,10 @@ const (
 )
 
 // Limits of what is opened. QEMU takes any power of two for the block size, and
-// tables of 2 GiB.
+// tables of 2 GiB; of blocks with fewer sectors than a byte has bits, it and
+// others understand the bitmap differently.
 const (
-	minBlockSize     = 512
+	minBlockSize     = 4 << 10
 	maxBlockSize     = 256 << 20
 	maxTableBytes    = 64 << 20
 	defaultBlockSize = 2 << 20

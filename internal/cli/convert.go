@@ -131,7 +131,7 @@ func (c *convertCommand) check(sh *shell, args []string) error {
 // checkTarget finds what is wrong with the options for the output. It comes
 // after the inputs have been opened, as in qemu-img.
 func (v *conversion) checkTarget() (*diskimg.Format, error) {
-	f, err := diskimg.FindCreator(v.target())
+	f, err := v.sh.findCreator(v.target())
 	switch {
 	case err != nil:
 		return nil, err
