@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
 )
 
@@ -35,8 +34,8 @@ func (d *disk) Flush() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.bitmaps.Written(taken)
-	if err != nil && d.broken == nil {
-		d.broken = block.Errorf(block.ErrBroken, "the image can't be written any more: %w", err)
+	if err != nil {
+		return d.poison(err)
 	}
 	return d.broken
 }

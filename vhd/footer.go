@@ -89,11 +89,11 @@ func isFooter(b []byte) bool {
 // parseFooter decodes a footer and verifies its checksum and version.
 func parseFooter(b []byte) (*footer, error) {
 	if len(b) < footerSize || !isFooter(b) {
-		return nil, block.Errorf(block.ErrFormat, "no VHD footer: it would begin with %q", footerCookie)
+		return nil, block.Errorf(block.ErrFormat, "invalid VPC image")
 	}
 	f := &footer{raw: [footerSize]byte(b)}
-	if have, want := be32(b[atFooterChecksum:]), checksum(b[:footerSize], atFooterChecksum); have != want {
-		return nil, block.Corruptf("Incorrect header checksum: the footer says %#x, its bytes make %#x", have, want)
+	if be32(b[atFooterChecksum:]) != checksum(b[:footerSize], atFooterChecksum) {
+		return nil, block.Corruptf("Incorrect header checksum")
 	}
 	if v := be32(b[atVersion:]); v>>16 != version1>>16 {
 		return nil, block.Unsupportedf("version %d.%d of the VHD format is not known, only 1.0", v>>16, v&0xffff)

@@ -35,7 +35,7 @@ const (
 const (
 	minBlockSize     = 4 << 10
 	maxBlockSize     = 256 << 20
-	maxTableBytes    = 64 << 20
+	maxTableBytes    = 16 << 20 // 2 TiB in blocks of 512 KiB
 	defaultBlockSize = 2 << 20
 	unused           = ^uint32(0) // a BAT entry without a block
 )

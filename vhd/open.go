@@ -117,7 +117,7 @@ func readFooters(f block.File) (*footers, error) {
 		return nil, err
 	}
 	if size < footerSize-1 {
-		return nil, block.Errorf(block.ErrFormat, "invalid VPC image: %d bytes are too few for a footer", size)
+		return nil, block.Errorf(block.ErrFormat, "File too small for a VHD header")
 	}
 	s := &footers{size: size, lastAt: roundUp(size, sectorSize) - footerSize}
 	b := make([]byte, footerSize)
@@ -148,7 +148,7 @@ func (s *footers) choose() (foot *footer, damage, err error) {
 	case s.first == nil && s.last == nil || s.first == nil && s.last.kind == Fixed:
 		return nil, nil, s.firstErr
 	case s.first == nil:
-		return s.last, block.Corruptf("the footer's copy at the beginning is broken: %w", s.firstErr), nil
+		return s.last, s.firstErr, nil
 	case s.last == nil && s.hasTail:
 		return s.first, block.Corruptf("the footer at the end is broken: %w", s.lastErr), nil
 	case s.last != nil && s.last.raw != s.first.raw:
@@ -164,7 +164,7 @@ func (s *footers) chooseFixed() (*footer, error) {
 	case s.last == nil && s.hasTail:
 		return nil, s.lastErr
 	case s.last == nil:
-		return nil, block.Errorf(block.ErrFormat, "invalid VPC image: no footer at the beginning nor at the end")
+		return nil, s.lastErr
 	case s.last.kind != Fixed:
 		return nil, block.Corruptf("invalid VPC image: it ends as a disk of type %d, and has no header at its beginning", s.last.kind)
 	}
@@ -281,9 +281,11 @@ func (d *disk) load(s *footers, o *OpenOptions) error {
 		d.end = s.lastAt
 	}
 	d.tailDirty = s.last == nil
-	if o.Writable && !o.Repair {
-		if err := d.apart(); err != nil {
+	if o.Writable {
+		if err := d.apart(); err != nil && !o.Repair {
 			return err
+		} else if err != nil {
+			d.damage = err
 		}
 	}
 	return d.openParent(o)
@@ -327,6 +329,11 @@ func (d *disk) beyond(i, size int64) error {
 // writing to one would change another.
 func (d *disk) apart() error {
 	var first error
+	for i, e := range d.bat {
+		if e != unused && d.blockEnd(e) > d.end {
+			return d.beyond(int64(i), d.end)
+		}
+	}
 	d.eachOverlap(func(err error) bool { first = err; return false })
 	return first
 }

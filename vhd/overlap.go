@@ -12,8 +12,8 @@ import (
 // placed is a part of the file that something takes up.
 type placed struct {
 	from, to int64
-	entry    int64 // of the BAT; -1 for metadata
-	name     string
+	entry    int64  // of the BAT; -1 for metadata
+	name     string // of metadata
 }
 
 // metadata lists what is in the file besides blocks, but for the footer at the
@@ -25,51 +25,78 @@ func (d *disk) metadata() []placed {
 		{int64(d.hdr.tableOffset), int64(d.hdr.tableOffset) + tableBytes(d.hdr), -1, "the block allocation table"},
 	}
 	for _, l := range d.hdr.locators {
-		if l.code == none || l.length == 0 || l.offset > uint64(d.end) {
-			continue
+		if l.code != none && l.length > 0 && l.offset <= uint64(d.end) {
+			list = append(list, placed{int64(l.offset), int64(l.offset) + int64(l.length), -1, "the name of the parent"})
 		}
-		list = append(list, placed{int64(l.offset), int64(l.offset) + int64(l.length), -1, "the name of the parent"})
 	}
 	return list
 }
 
-// layout lists everything that has a place in the file, in order, but for the
-// footer at the end.
-func (d *disk) layout() []placed {
-	list := d.metadata()
+// byPlace returns the numbers of the blocks that have a place, in the order of
+// those. Needs mu.
+func (d *disk) byPlace() []uint32 {
+	var list []uint32
 	for i, e := range d.bat {
 		if e != unused {
-			at := int64(e) * sectorSize
-			list = append(list, placed{at, at + d.span(), int64(i), ""})
+			list = append(list, uint32(i))
 		}
 	}
-	slices.SortFunc(list, func(a, b placed) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.entry, b.entry)) })
+	slices.SortFunc(list, func(a, b uint32) int { return cmp.Or(cmp.Compare(d.bat[a], d.bat[b]), cmp.Compare(a, b)) })
 	return list
 }
 
-// eachOverlap tells of blocks that lie over another block or metadata, until
-// found returns false. Needs the tables to stay as they are.
+func (d *disk) placeOf(i uint32) placed {
+	at := int64(d.bat[i]) * sectorSize
+	return placed{from: at, to: at + d.span(), entry: int64(i)}
+}
+
+// eachOverlap tells of blocks that lie over another block or metadata, and of
+// metadata that is not all in the file, until found returns false. Needs mu.
 func (d *disk) eachOverlap(found func(error) bool) {
-	var last placed
-	for i, p := range d.layout() {
-		if i > 0 && p.from < last.to && (p.entry >= 0 || last.entry >= 0) && !found(clash(last, p)) {
+	blocks := d.byPlace()
+	for n := 1; n < len(blocks); n++ {
+		a, b := d.placeOf(blocks[n-1]), d.placeOf(blocks[n])
+		if b.from < a.to && !found(block.Corruptf("BAT entries %d and %d overlap: their blocks begin at %#x and %#x", a.entry, b.entry, a.from, b.from)) {
 			return
 		}
-		if p.to > last.to {
-			last = p
-		}
 	}
-	if last.to > d.end && last.entry < 0 {
-		found(block.Corruptf("%s ends at %#x, behind the end of the file (%d bytes)", last.name, last.to, d.end))
+	for _, m := range d.metadata() {
+		if m.to > d.end && !found(block.Corruptf("%s ends at %#x, behind the end of the file (%d bytes)", m.name, m.to, d.end)) {
+			return
+		}
+		if !d.eachOver(m, blocks, found) {
+			return
+		}
 	}
 }
 
-func clash(a, b placed) error {
-	if a.entry >= 0 && b.entry >= 0 {
-		return block.Corruptf("BAT entries %d and %d overlap: their blocks begin at %#x and %#x", min(a.entry, b.entry), max(a.entry, b.entry), a.from, b.from)
+// eachOver tells of blocks that lie over m, and returns what found last has.
+func (d *disk) eachOver(m placed, blocks []uint32, found func(error) bool) bool {
+	first, _ := slices.BinarySearchFunc(blocks, m.from, func(i uint32, at int64) int {
+		return cmp.Compare(d.placeOf(i).to, at+1)
+	})
+	for _, i := range blocks[first:] {
+		p := d.placeOf(i)
+		if p.from >= m.to {
+			break
+		}
+		if !found(block.Corruptf("BAT entry %d: its block at %#x lies over %s at %#x", p.entry, p.from, m.name, m.from)) {
+			return false
+		}
 	}
-	if a.entry < 0 {
-		a, b = b, a
+	return true
+}
+
+// contentEnd returns where the last block or metadata ends. Needs mu.
+func (d *disk) contentEnd() int64 {
+	end := int64(0)
+	for _, m := range d.metadata() {
+		end = max(end, m.to)
 	}
-	return block.Corruptf("BAT entry %d: its block at %#x lies over %s at %#x", a.entry, a.from, b.name, b.from)
+	for _, e := range d.bat {
+		if e != unused {
+			end = max(end, d.blockEnd(e))
+		}
+	}
+	return roundUp(end, sectorSize)
 }
