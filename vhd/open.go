@@ -280,7 +280,7 @@ func (d *disk) load(s *footers, o *OpenOptions) error {
 	if s.hasTail {
 		d.end = s.lastAt
 	}
-	d.tailDirty = s.last == nil
+	d.tailDirty = s.last == nil && !o.Repair // a check is to find it missing
 	if o.Writable {
 		if err := d.apart(); err != nil && !o.Repair {
 			return err
