@@ -52,7 +52,8 @@ func (d *disk) undo(n newBlock) {
 		return // a leak, for a check
 	}
 	if d.file.Truncate(n.place) == nil {
-		d.end = n.place
+		// A flush may have written the footer behind the block meanwhile.
+		d.end, d.tailDirty = n.place, true
 	}
 }
 
