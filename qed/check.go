@@ -131,19 +131,20 @@ func (k *checker) l1Entry(i int64, table uint64) error {
 	return k.l2Table(hostOff(table))
 }
 
-// checkChunk is how much of a table is read at once.
+// checkChunk is how much of a table is read at once, or a cluster if that is
+// smaller: tables are clusters, so chunks of them are aligned to their size.
 const checkChunk = 64 << 10
 
 // l2Table looks at an L2 table. Holes in the file have no entries.
 func (k *checker) l2Table(table hostOff) error {
 	end := table + hostOff(k.d.geo.tableBytes)
-	b := make([]byte, min(checkChunk, k.d.geo.tableBytes))
+	b := make([]byte, min(checkChunk, k.d.geo.clusterSize))
 	for at := table; at < end; at += hostOff(len(b)) {
 		data, _, err := block.NextData(k.d.file, int64(at))
 		if err != nil {
 			return err
 		}
-		at = max(at, hostOff(data&^int64(len(b)-1))) // tables are aligned to more than a chunk, or are one
+		at = max(at, hostOff(data&^int64(len(b)-1)))
 		if at >= end {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package qed
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"testing"
@@ -207,6 +208,26 @@ func TestCheck(t *testing.T) {
 				t.Errorf("a write after fixing: %v", err)
 			}
 		})
+	}
+}
+
+// A table that is a hole in the file has no entries; what lies behind it is no
+// table.
+func TestCheckHole(t *testing.T) {
+	f, data := written(t), bytes.Repeat([]byte("data"), 1024)
+	put(t, f, 0x5000, data)
+	if err := f.PunchHole(0x3000, 0x2000); err != nil {
+		t.Fatal(err)
+	}
+	img := opened(t, f, &OpenOptions{Writable: true})
+	defer img.Close()
+	checker, _ := block.As[block.Checker](img)
+	if r, err := checker.Check(block.CheckOptions{FixCorruptions: true}); err != nil || r.Corruptions != 0 || r.Leaks != 4 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	got := make([]byte, len(data))
+	if _, err := f.ReadAt(got, 0x5000); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the data behind the table has changed, %v", err)
 	}
 }
 
