@@ -13,8 +13,9 @@ import (
 // same time take effect in some order for each sector.
 type Image struct {
 	layer    Layer
-	pinner   Pinner // nil if the layer has none
-	backed   Backed // nil if the layer has none
+	pinner   Pinner    // nil if the layer has none
+	backed   Backed    // nil if the layer has none
+	events   EventSink // nil if nobody wants to know
 	path     string
 	format   string
 	writable bool
@@ -35,6 +36,9 @@ func NewImage(l Layer, o ImageOptions) *Image {
 	i := &Image{layer: l, path: o.Path, format: o.Format, writable: o.Writable}
 	i.pinner, _ = l.(Pinner)
 	i.backed, _ = l.(Backed)
+	if e, ok := l.(Evented); ok {
+		i.events = e.Events()
+	}
 	return i
 }
 
@@ -106,16 +110,25 @@ func (i *Image) read(p []byte, off int64) error {
 func (i *Image) fill(e Extent, p []byte, off int64) error {
 	switch e.Kind {
 	case Data:
+		i.event(EventReadAIO)
 		return ReadFull(e.File, p, e.Offset)
 	case Special:
+		i.event(EventReadCompressed)
 		return i.layer.ReadSpecial(e, p, off)
 	case Below:
 		if b := i.Backing(); b != nil {
+			i.event(EventReadBackingAIO)
 			return b.ReadZeroFilled(p, off)
 		}
 	}
 	clear(p)
 	return nil
+}
+
+func (i *Image) event(e Event) {
+	if i.events != nil {
+		i.events.Event(e)
+	}
 }
 
 // ReadZeroFilled reads len(p) bytes at off; what lies past the end of the disk
@@ -198,6 +211,7 @@ func (i *Image) Flush() error {
 	if err := i.mayWrite("flush", 0, 0); err != nil {
 		return err
 	}
+	i.event(EventFlushToOS)
 	return i.note("flush", -1, i.layer.Flush())
 }
 

@@ -17,6 +17,7 @@ func (r hostRun) off(g *geometry) hostOff { return hostOff(r.start << g.clusterB
 
 // alloc finds between least and want contiguous free clusters and counts them.
 func (d *disk) alloc(least, want int64) (hostRun, error) {
+	d.event(block.EventClusterAlloc)
 	run, err := d.findFree(least, want)
 	if err != nil {
 		return run, err
@@ -128,6 +129,7 @@ func (d *disk) extend(end int64) {
 // behind the last such data if it goes on there, else in a new cluster. Each
 // cluster it touches is counted once more.
 func (d *disk) allocBytes(n int64) (hostOff, error) {
+	d.event(block.EventClusterAllocBytes)
 	if d.pack != 0 {
 		off, err := d.allocTail(n)
 		if off != 0 || err != nil {

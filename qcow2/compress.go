@@ -262,6 +262,7 @@ func (d *disk) writeRuns(list []squeezed) error {
 }
 
 func (d *disk) writeJoined(list []squeezed, size int) error {
+	d.event(block.EventWriteCompressed)
 	if len(list) == 1 {
 		_, err := d.file.WriteAt(list[0].data, int64(list[0].host))
 		return err

@@ -40,6 +40,7 @@ func (d *disk) fill(a *allocation, p []byte, off guestOff) error {
 		}
 	}
 	if from == off && to == end {
+		d.event(block.EventWriteAIO)
 		return d.writeHost(a, p, off)
 	}
 	if int64(to-from) > oneWrite {
@@ -48,6 +49,7 @@ func (d *disk) fill(a *allocation, p []byte, off guestOff) error {
 	buf := cowBuffer(int64(to - from))
 	defer cowBuffers.Put(buf)
 	b := *buf
+	d.event(block.EventCOWRead)
 	if err := d.readOld(b[:off-from], from); err != nil {
 		return err
 	}
@@ -55,6 +57,7 @@ func (d *disk) fill(a *allocation, p []byte, off guestOff) error {
 	if err := d.readOld(b[end-from:], end); err != nil {
 		return err
 	}
+	d.event(block.EventWriteAIO)
 	return d.writeHost(a, b, from)
 }
 
@@ -67,6 +70,7 @@ func (d *disk) fillInParts(a *allocation, p []byte, off, from, to guestOff) erro
 	if err := d.copyOld(a, end, to); err != nil {
 		return err
 	}
+	d.event(block.EventWriteAIO)
 	return d.writeHost(a, p, off)
 }
 
@@ -75,8 +79,10 @@ func (d *disk) copyOld(a *allocation, from, to guestOff) error {
 	for from < to {
 		n := min(int64(to-from), oneWrite)
 		buf := cowBuffer(n)
+		d.event(block.EventCOWRead)
 		err := d.readOld(*buf, from)
 		if err == nil {
+			d.event(block.EventCOWWrite)
 			err = d.writeHost(a, *buf, from)
 		}
 		cowBuffers.Put(buf)

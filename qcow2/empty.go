@@ -22,6 +22,7 @@ func (d *disk) MakeEmpty() error {
 	}
 	d.whole.Lock()
 	defer d.whole.Unlock()
+	d.event(block.EventEmptyImagePrepare)
 	for i := range d.l1Entries() {
 		if err := d.dropTable(i); err != nil {
 			return d.settle(err)

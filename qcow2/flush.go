@@ -3,6 +3,7 @@ package qcow2
 import (
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
@@ -10,6 +11,50 @@ import (
 
 // Flush: dirty tables to the file in the order that doc.go gives, and what has
 // been unlinked back to the allocator.
+
+// flushes runs one flush at a time. Who asks while one runs shares the next:
+// it begins after they asked, so it covers what they wrote.
+type flushes struct {
+	mu       sync.Mutex
+	turn     sync.Cond
+	running  bool
+	started  uint64
+	finished uint64
+	errs     map[uint64]error // of flushes that failed
+}
+
+func (f *flushes) init() {
+	if f.turn.L == nil {
+		f.turn.L = &f.mu
+		f.errs = make(map[uint64]error)
+	}
+}
+
+func (f *flushes) do(run func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.init()
+	for want := f.started + 1; ; f.turn.Wait() {
+		if f.finished >= want {
+			return f.errs[want]
+		}
+		if f.running {
+			continue
+		}
+		f.running = true
+		f.started++
+		me := f.started
+		f.mu.Unlock()
+		err := run()
+		f.mu.Lock()
+		f.running, f.finished = false, me
+		if err != nil {
+			f.errs[me] = err
+		}
+		f.turn.Broadcast()
+		return err
+	}
+}
 
 // piece is a part of a table as it is to be written.
 type piece struct {
@@ -35,7 +80,7 @@ func (d *disk) Flush() error {
 	if !d.writable {
 		return nil
 	}
-	return d.flushes.Do(d.flush)
+	return d.flushes.do(d.flush)
 }
 
 func (d *disk) flush() error {
@@ -162,6 +207,7 @@ func (d *disk) writePieces(list []piece) error {
 			data = append(data, list[n].data...)
 			n++
 		}
+		d.event(updateEvents[list[0].kind])
 		if _, err := d.file.WriteAt(data, int64(list[0].off)); err != nil {
 			return err
 		}
@@ -191,24 +237,6 @@ func (d *disk) retire(unlinked []hostRun) error {
 		}
 		d.retired = d.retired[1:]
 	}
-	return d.punch()
-}
-
-// punch gives space that has become free back to the file system. After the
-// links to it are gone from the disk, and before it can be used again: mu is
-// held exclusively.
-func (d *disk) punch() error {
-	holes := d.holes
-	d.holes = nil
-	for _, r := range holes {
-		err := block.PunchHole(d.file, int64(r.off(&d.geo)), r.n<<d.geo.clusterBits)
-		if errors.Is(err, block.ErrUnsupported) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -216,6 +244,7 @@ func (d *disk) punch() error {
 // what is left to be done.
 func (d *disk) countDown(runs *[]hostRun) error {
 	for ; len(*runs) > 0; *runs = (*runs)[1:] {
+		d.event(block.EventClusterFree)
 		for r := &(*runs)[0]; r.n > 0; r.start, r.n = r.start+1, r.n-1 {
 			if err := d.addRef(r.start, -1); err != nil {
 				return err

@@ -9,7 +9,6 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
-	"github.com/diskimg/diskimg/internal/combine"
 	"github.com/diskimg/diskimg/internal/rangelock"
 )
 
@@ -50,8 +49,9 @@ type OpenOptions struct {
 
 // disk is the layer: an open qcow2 image file.
 type disk struct {
-	file     block.File // tables
-	data     block.File // guest clusters; the same as file unless external
+	file     block.File      // tables
+	data     block.File      // guest clusters; the same as file unless external
+	events   block.EventSink // nil if nobody wants to know
 	backing  *block.Image
 	self     *block.Image // reads what the guest reads, for copy on write
 	path     string
@@ -67,7 +67,7 @@ type disk struct {
 	writers sync.RWMutex // shared by requests that write; see alone
 	pins    pins
 	ranges  rangelock.Lock
-	flushes combine.Calls
+	flushes flushes
 	decoded decodedCluster
 
 	mu            sync.RWMutex // guards what follows
@@ -87,8 +87,6 @@ type disk struct {
 	newData       bool    // links were set since the last collect
 	unlinked      []hostRun
 	retired       []retired
-	punching      bool      // space that becomes free is given back to the file system
-	holes         []hostRun // space that is to be
 	broken        error
 	sealed        error // why guest data can't be written, nil if it can
 }
@@ -134,6 +132,7 @@ func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 		l1Dirty: make(map[int64]bool), reftableDirty: make(map[int64]bool), loading: make(map[hostOff]chan struct{}),
 	}
 	d.size.Store(int64(h.size))
+	d.events, _ = f.(block.EventSink)
 	slice := int(min(maxSlice, d.geo.clusterSize))
 	l2Size, refSize := o.L2CacheSize, o.RefcountCacheSize
 	if l2Size == 0 {
@@ -312,6 +311,7 @@ func (d *disk) loadReftable() error {
 	if err := d.inFile("refcount table", d.hdr.reftableOffset, n); err != nil {
 		return err
 	}
+	d.event(block.EventReftableLoad)
 	b := make([]byte, n)
 	if err := d.readTable("refcount table", b, hostOff(d.hdr.reftableOffset)); err != nil {
 		return err

@@ -84,6 +84,7 @@ func (d *disk) loadRefs(slice hostOff) (*cache.Block, error) {
 	if err := d.mayWriteMeta(metaRefblock, slice, int64(d.refs.BlockSize())); err != nil {
 		return nil, err
 	}
+	d.event(block.EventRefblockLoad)
 	data := make([]byte, d.refs.BlockSize())
 	if err := d.readTable("refcount block", data, slice); err != nil {
 		return nil, err
@@ -134,9 +135,6 @@ func (d *disk) freed(c int64) error {
 		return d.corrupt(block.Corruptf("Preventing freeing of metadata (%s) at offset %#x", r.kind, c<<d.geo.clusterBits))
 	}
 	d.freeHint = min(d.freeHint, c)
-	if d.punching {
-		d.holes = appendRun(d.holes, hostRun{start: c, n: 1})
-	}
 	if d.pack>>d.geo.clusterBits == hostOff(c) {
 		d.pack = 0
 	}
@@ -151,16 +149,11 @@ func (d *disk) freed(c int64) error {
 // release notes that n clusters from c on lost one reference each. Their counts
 // fall after the links that said so are on disk (see retire).
 func (d *disk) release(c, n int64) {
-	d.unlinked = appendRun(d.unlinked, hostRun{start: c, n: n})
-}
-
-// appendRun adds a run to a list, as part of the last one if it follows that.
-func appendRun(list []hostRun, r hostRun) []hostRun {
-	if k := len(list) - 1; k >= 0 && list[k].start+list[k].n == r.start {
-		list[k].n += r.n
-		return list
+	if k := len(d.unlinked) - 1; k >= 0 && d.unlinked[k].start+d.unlinked[k].n == c {
+		d.unlinked[k].n += n
+		return
 	}
-	return append(list, r)
+	d.unlinked = append(d.unlinked, hostRun{start: c, n: n})
 }
 
 // releaseEntry gives up what an L2 entry refers to.
@@ -184,6 +177,7 @@ func (d *disk) releaseEntry(e l2Entry) {
 // follows it, they have no block. The blocks lie at the start, so that the run
 // can follow them, and count themselves.
 func (d *disk) newRefblocks(start, missing, n int64) error {
+	d.event(block.EventRefblockAlloc)
 	g := &d.geo
 	first := missing >> g.refBits
 	blocks := int64(1)
@@ -216,6 +210,7 @@ func (d *disk) writeRefblocks(start, first, n int64) error {
 		in := c - first<<g.refBits
 		setRef(data[in>>g.refBits<<g.clusterBits:], in&(1<<g.refBits-1), g.refOrder, 1)
 	}
+	d.event(block.EventRefblockAllocWrite)
 	if _, err := d.file.WriteAt(data, start<<g.clusterBits); err != nil {
 		return err
 	}
@@ -242,6 +237,7 @@ func (d *disk) setReftable(i int64, entry uint64) {
 // behind all that the old one covers, so none of it is known to anybody before
 // the header says so.
 func (d *disk) growReftable(need, want int64) error {
+	d.event(block.EventReftableGrow)
 	g := &d.geo
 	old := int64(len(d.reftable))
 	first := old << g.refBits
@@ -282,6 +278,8 @@ func (d *disk) writeNewReftable(table []uint64, first, tableClusters, blocks int
 		table[first>>g.refBits+i] = uint64((first + tableClusters + i) << g.clusterBits)
 	}
 	off := first << g.clusterBits
+	d.event(block.EventRefblockAllocBlocks)
+	d.event(block.EventRefblockAllocTable)
 	if _, err := d.file.WriteAt(append(encodeTable(table), counts...), off); err != nil {
 		return err
 	}
@@ -290,6 +288,7 @@ func (d *disk) writeNewReftable(table []uint64, first, tableClusters, blocks int
 	if err := d.syncTables(); err != nil {
 		return d.poison(err)
 	}
+	d.event(block.EventRefblockAllocSwitch)
 	var field [12]byte
 	binary.BigEndian.PutUint64(field[:], uint64(off))
 	binary.BigEndian.PutUint32(field[8:], uint32(tableClusters))

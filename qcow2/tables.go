@@ -97,6 +97,7 @@ func (d *disk) loadSlice(slice hostOff) error {
 	d.loading[slice] = done
 	d.mu.Unlock()
 
+	d.event(block.EventL2Load)
 	data := make([]byte, d.l2.BlockSize())
 	err := d.readTable("L2 table", data, slice)
 
@@ -132,6 +133,7 @@ func (d *disk) ownTable(off guestOff) error {
 		if err := d.mayWriteMeta(metaL2, old, d.geo.clusterSize); err != nil {
 			return err
 		}
+		d.event(block.EventL2AllocCOWRead)
 		if err := d.readWholeL2(data, old); err != nil {
 			return err
 		}
@@ -170,6 +172,9 @@ func (d *disk) newTable(kind metaKind, data []byte) (hostOff, error) {
 		return 0, err
 	}
 	off := run.off(&d.geo)
+	if kind == metaL2 {
+		d.event(block.EventL2AllocWrite)
+	}
 	if _, err := d.file.WriteAt(data, int64(off)); err != nil {
 		d.unalloc(run)
 		return 0, err

@@ -31,6 +31,7 @@ func (d *disk) writeRun(p []byte, off guestOff) (int64, error) {
 		return 0, err
 	}
 	if n > 0 {
+		d.event(block.EventWriteAIO)
 		_, err := d.data.WriteAt(p[:n], int64(host))
 		return n, err
 	}

@@ -49,6 +49,7 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 		return nil, &block.Error{Op: "open", Path: o.Path, Format: "raw", Offset: -1, Err: err}
 	}
 	d := &disk{f: f, offset: o.Offset, window: o.Size > 0, looksLike: o.LooksLike, noSync: o.NoSync}
+	d.events, _ = f.(block.EventSink)
 	d.size.Store(size)
 	return d.image(o.Path, o.Writable), nil
 }
@@ -85,6 +86,7 @@ type disk struct {
 	size   atomic.Int64
 	window bool // the disk ends before the file may
 	noSync bool
+	events block.EventSink // nil if nobody wants to know
 
 	looksLike func([]byte) string   // nil: the format is known to be raw
 	head      sync.Mutex            // held over writes to the head, if looksLike is set
@@ -114,11 +116,17 @@ func (d *disk) Resolve(off, n int64) (block.Extent, error) {
 	}, nil
 }
 
+// Events implements block.Evented.
+func (d *disk) Events() block.EventSink { return d.events }
+
 // ReadSpecial is never called: no extent of a raw image is special.
 func (d *disk) ReadSpecial(block.Extent, []byte, int64) error { return block.ErrUnsupported }
 
 func (d *disk) WriteAt(p []byte, off int64) error {
 	return d.guarded(off, func(head []byte) { copy(head, p) }, func() error {
+		if d.events != nil {
+			d.events.Event(block.EventWriteAIO)
+		}
 		_, err := d.f.WriteAt(p, d.offset+off)
 		return err
 	})
