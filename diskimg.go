@@ -90,6 +90,9 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 // open opens the image of a target as the next one of the chain.
 func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 	o.ForceShare = c.share
+	if t.Null != nil {
+		return t.openNull(o)
+	}
 	f, err := openFile(t.Path, o.Writable, open)
 	if err != nil {
 		return nil, openError(t.Path, err)
@@ -103,8 +106,15 @@ func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 }
 
 func (c *chain) openIn(f *storage.File, t Target, o *OpenOptions) (*Image, error) {
-	format, guessed, err := c.formatOf(f, o.Format)
+	var in block.File = f
+	if t.Faults != nil {
+		in = t.Faults.Wrap(f)
+	}
+	format, guessed, err := c.formatOf(in, o.Format)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.noOption(format.Name); err != nil {
 		return nil, err
 	}
 	if err := c.mayUse(f, t.Path, lockImage(format, o)); err != nil {
@@ -120,7 +130,7 @@ func (c *chain) openIn(f *storage.File, t Target, o *OpenOptions) (*Image, error
 	if guessed {
 		p.LooksLike = func(head []byte) string { return probe(c.formats, head) }
 	}
-	return format.Open(f, p)
+	return format.Open(in, p)
 }
 
 // formatOf returns the row of the named format or, if none is named, of the one

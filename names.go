@@ -28,6 +28,12 @@ type Target struct {
 	ReadOnly bool
 	// ForceShare is OpenOptions.ForceShare.
 	ForceShare bool
+	// Faults are rules by which the file fails; nil for none.
+	Faults *Faults
+	// Null is a disk without a file, in place of the path's.
+	Null *Null
+
+	unknown string // an option that is not known, which the format has to refuse
 }
 
 // ParseTarget reads a name in QEMU's syntax.
@@ -43,6 +49,10 @@ func ParseTarget(name string) (Target, error) {
 		return Target{Path: rest}, nil
 	case "json":
 		return parseJSONTarget(rest)
+	case "blkdebug":
+		return parseBlkdebug(rest)
+	case "null-co", "null-aio":
+		return Target{Path: name, Null: &Null{Size: defaultNullSize}}, nil
 	}
 	return Target{}, refuseProtocol(protocol)
 }
@@ -58,7 +68,7 @@ func cutProtocol(name string) (protocol, rest string) {
 }
 
 // foreignProtocols are those that QEMU knows and this module does not.
-var foreignProtocols = []string{"blkdebug", "blklogwrites", "blkverify", "fat", "ftp", "ftps", "gluster", "host_device",
+var foreignProtocols = []string{"blklogwrites", "blkverify", "fat", "ftp", "ftps", "gluster", "host_device",
 	"http", "https", "iscsi", "iser", "nbd", "nbd+tcp", "nbd+unix", "nfs", "nvme", "rbd", "sftp", "ssh", "vxhs"}
 
 func refuseProtocol(protocol string) error {
@@ -108,12 +118,17 @@ func doubleQuotes(text string) string {
 	return b.String()
 }
 
-// flatten turns nested objects into keys joined with dots.
+// flatten turns nested objects into keys joined with dots; the elements of a
+// list are numbered.
 func flatten(into map[string]string, prefix string, object map[string]any) {
 	for key, value := range object {
 		switch v := value.(type) {
 		case map[string]any:
 			flatten(into, prefix+key+".", v)
+		case []any:
+			for i, element := range v {
+				flatten(into, prefix, map[string]any{fmt.Sprint(key, ".", i): element})
+			}
 		case float64:
 			into[prefix+key] = fmt.Sprintf("%.0f", v)
 		case nil:
@@ -135,13 +150,13 @@ func TargetFromOptions(options map[string]string) (Target, error) {
 		return value
 	}
 	driver := take("driver")
-	if driver == "file" {
-		driver, t.Path = "raw", take("filename")
-	} else {
-		if d := take("file.driver"); d != "" && d != "file" {
-			return t, refuseProtocol(d)
-		}
-		t.Path = take("file.filename")
+	prefix := "file."
+	if isProtocol(driver) {
+		rest["driver"] = driver
+		driver, prefix = "raw", ""
+	}
+	if err := t.takeFile(rest, prefix); err != nil {
+		return t, err
 	}
 	t.Format = driver
 	if t.Path == "" {
@@ -150,24 +165,32 @@ func TargetFromOptions(options map[string]string) (Target, error) {
 	if err := t.takeFlags(take); err != nil {
 		return t, err
 	}
-	for _, key := range slices.Sorted(maps.Keys(rest)) {
-		return t, block.Unsupportedf("Block format '%s' does not support the option '%s'", driver, key)
+	if len(rest) > 0 {
+		t.unknown = slices.Min(slices.Collect(maps.Keys(rest)))
+	}
+	if driver != "" {
+		return t, t.noOption(driver)
 	}
 	return t, nil
 }
 
+// noOption refuses an option that the format does not have.
+func (t *Target) noOption(format string) error {
+	if t.unknown == "" {
+		return nil
+	}
+	return block.Unsupportedf("Block format '%s' does not support the option '%s'", format, t.unknown)
+}
+
 // missingFile says what is wrong with options that name no file.
 func missingFile(driver string, options map[string]string) error {
-	switch {
-	case options["file"] != "":
-		return block.Invalidf("Cannot find device='%s' nor node-name='%[1]s'", options["file"])
-	case driver == "":
+	if driver == "" && options["file"] == "" {
 		return block.Invalidf("Must specify either driver or file")
 	}
-	if _, err := FindFormat(driver); err != nil {
+	if _, err := FindFormat(driver); driver != "" && err != nil {
 		return err
 	}
-	return block.Invalidf("A block device must be specified for \"file\"")
+	return missingChild("file", options)
 }
 
 func (t *Target) takeFlags(take func(string) string) error {

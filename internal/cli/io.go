@@ -154,12 +154,14 @@ func (s *ioSession) interactive() {
 
 // nextLine waits for a line and prints what requests come to meanwhile.
 func (s *ioSession) nextLine(lines <-chan string) (string, bool) {
-	for {
+	for s.collect(); ; {
 		select {
 		case line, ok := <-lines:
 			return line, ok
 		case over := <-s.done:
 			s.finish(over)
+		case <-s.heard.some:
+			s.hear()
 		case <-s.sh.ctx.Done():
 			return "", false
 		}

@@ -37,8 +37,11 @@ type ioOpening struct {
 	target diskimg.Target
 }
 
-// writethrough reports whether each write is to be on disk when it returns.
-func (o *ioOpening) writethrough() bool { return o.cache == "writethrough" || o.cache == "directsync" }
+// writethrough reports whether each write is to be on disk when it returns: it
+// is, unless somebody asks for something else.
+func (o *ioOpening) writethrough() bool {
+	return o.cache == "" && !o.direct || o.cache == "writethrough" || o.cache == "directsync"
+}
 
 func (o *ioOpening) open() (*diskimg.Image, error) {
 	if err := o.checkImage(); err != nil {
@@ -70,6 +73,9 @@ func (s *ioSession) openAs(o ioOpening) error {
 		return o.failure(err)
 	}
 	s.img, s.opened = img, o
+	if f := o.target.Faults; f != nil {
+		f.Say = s.heard.say
+	}
 	if o.format == "" && o.target.Format == "" && !o.readOnly && img.Format() == "raw" {
 		fmt.Fprintf(s.sh.err, "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"+
 			"         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n"+
@@ -140,6 +146,9 @@ func (s *ioSession) closeWord([]string) error { return s.close() }
 
 // close waits for what is under way and closes the image.
 func (s *ioSession) close() error {
+	if f := s.opened.target.Faults; f != nil {
+		f.ReleaseAll()
+	}
 	s.settle()
 	err := s.img.Close()
 	s.img = nil
@@ -273,6 +282,7 @@ func stateOffset(d block.Description) int64 {
 // runs calls yield for each run of the disk that is alike in whether this
 // image, and not one below it, decides what it holds.
 func (s *ioSession) runs(off, n int64, yield func(off, n int64, allocated bool)) error {
+	s.collect()
 	start, allocated := off, false
 	end := off
 	for e, err := range s.img.Extents(off, n) {

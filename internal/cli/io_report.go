@@ -127,5 +127,8 @@ func ioCause(err error) string {
 		errno = syscall.EIO
 	}
 	text := errno.Error()
+	if text == fmt.Sprintf("errno %d", int(errno)) {
+		return fmt.Sprintf("Unknown error %d", int(errno))
+	}
 	return strings.ToUpper(text[:1]) + text[1:]
 }

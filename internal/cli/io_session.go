@@ -25,8 +25,9 @@ type ioSession struct {
 	quit   bool
 
 	done    chan finished // requests that are over, whose result is to be printed
-	pending int           // requests whose result has not been printed
-	writes  []*ioRange    // the writes among them
+	heard   ioHeard
+	pending int        // requests whose result has not been printed
+	writes  []*ioRange // the writes among them
 }
 
 // ioBuffer is as much as the C library holds back of what goes to a pipe: the
@@ -34,7 +35,7 @@ type ioSession struct {
 const ioBuffer = 4096
 
 func newIOSession(sh *shell) *ioSession {
-	s := &ioSession{sh: sh, out: bufio.NewWriterSize(sh.out, ioBuffer), done: make(chan finished)}
+	s := &ioSession{sh: sh, out: bufio.NewWriterSize(sh.out, ioBuffer), done: make(chan finished), heard: ioHeard{some: make(chan struct{}, 1)}}
 	sh.out = s.out
 	return s
 }
@@ -81,7 +82,6 @@ func (e ioComplains) Error() string { return string(e) }
 
 // command runs a line.
 func (s *ioSession) command(line string) {
-	s.collect()
 	words := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' })
 	if len(words) == 0 {
 		return
@@ -189,8 +189,9 @@ type finished struct {
 const startWait = 5 * time.Millisecond
 
 // launch runs a request while the commands go on. Its result is printed when
-// somebody looks: by the next command, by aio_flush, or at the end. A request
-// that writes what one before it still writes waits for that.
+// somebody looks: by the next command that waits for anything, before the next
+// line that is typed, or at the end. A request that writes what one before it
+// still writes waits for that.
 func (s *ioSession) launch(off, n int64, write bool, do func() error, print func(took time.Duration, err error)) {
 	r := &ioRange{start: off, end: off + n, over: make(chan struct{})}
 	var before []*ioRange
@@ -211,12 +212,15 @@ func (s *ioSession) launch(off, n int64, write bool, do func() error, print func
 	}()
 	select {
 	case <-r.over:
+	case <-s.heard.some: // it has been stopped
+		s.hear()
 	case <-time.After(startWait):
 	}
 }
 
 // collect prints the results that there are.
 func (s *ioSession) collect() {
+	s.hear()
 	for s.pending > 0 {
 		select {
 		case f := <-s.done:
@@ -229,8 +233,14 @@ func (s *ioSession) collect() {
 
 // settle waits for all that is under way and prints what it comes to.
 func (s *ioSession) settle() {
+	s.hear()
 	for s.pending > 0 {
-		s.finish(<-s.done)
+		select {
+		case f := <-s.done:
+			s.finish(f)
+		case <-s.heard.some:
+			s.hear()
+		}
 	}
 }
 
@@ -246,6 +256,8 @@ func (s *ioSession) wait(d time.Duration) {
 		select {
 		case f := <-s.done:
 			s.finish(f)
+		case <-s.heard.some:
+			s.hear()
 		case <-end:
 			return
 		case <-s.sh.ctx.Done():

@@ -28,6 +28,12 @@ qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k ext 4M
 qemu-img create -q -f qcow2 empty 0
 printf abc > pattern
 : > nothing
+printf '[foo]\n' > group.conf
+printf '[inject-error]\nevent = "foo"\n' > event.conf
+printf '[inject-error]\nevent = "read_aio"\nonce = "on"\n' > once.conf
+printf '[inject-error]\nevent = "l2_load"\nerrno = "28"\n[inject-error "two"]\nevent = "read_aio"\n' > always.conf
+printf '[set-state]\nevent = "cluster_alloc"\nstate = "1"\nnew_state = "2"\n[inject-error]\nevent = "write_aio"\nstate = "2"\nonce = "on"\n' > states.conf
+printf '[inject-error]\nevent = "read_aio"\nsector = "2"\nerrno = "999"\n' > sector.conf
 `
 
 // ioSessionCase is the arguments of a session, or what is typed in one.
@@ -76,6 +82,7 @@ var ioArguments = []string{
 	"--image-opts -c length filename=a", "-t foo -c length a", "-d foo -c length a", "-i foo -c length a", "-k -c length a",
 	"-k -n -c length a", "-i io_uring -c length a", "-U -c length a", "-U -r -c length a", "-rsnCk -c length a", "--cmd=length --format=qcow2 a",
 	"-f raw -r -c 'read 0 4' -c length a", "-c 'open -o driver=qcow2 a' -c length", "-c 'open -o driver=qcow2,file.filename=a' -c length",
+	"-c 'open -o foo=bar a'",
 	"-c length json:{\"driver\":\"qcow2\",\"file.filename\":\"a\"}",
 	"-c map -c 'alloc 0 2M' -c 'read -P 17 0 1M' -c 'write 1M 64k' -c map over", "-c map -c 'alloc 0' -c info empty",
 	"-f raw -c map -c info -c 'alloc 0 1M' -c 'alloc 512k' -c 'write -P 2 512k 1k' -c 'write -c 0 64k' -c 'truncate 512k' -c length r",
@@ -190,4 +197,52 @@ func TestIOFigures(t *testing.T) {
 			t.Errorf("%v is %q, want %q", d, got, want)
 		}
 	}
+}
+
+// ioFaultSessions are of images under rules.
+var ioFaultSessions = []ioSessionCase{
+	{"breakpoints", nil, "break write_aio A\nbreak no_event B\naio_write -P 1 0 512\nwait_break A\nresume A\naio_flush\nresume A\nremove_break A\nbreak read_aio C\nremove_break C\nread -P 1 0 512", false},
+	{"two at once", nil, "break write_aio A\naio_write -P 1 0 64k\nwait_break A\nbreak write_aio B\naio_write -P 2 128k 64k\nwait_break B\nresume B\nsleep 100\nresume A\naio_flush\nread -P 1 0 64k\nread -P 2 128k 64k", false},
+	{"the same cluster", nil, "break write_aio A\naio_write -P 1 0 1k\nwait_break A\nwrite -P 2 64k 64k\naio_write -P 3 4k 1k\nresume A\naio_flush\nread -P 1 0 1k\nread -P 3 4k 1k\nread -P 0 1k 3k", false},
+	{"no result before one waits", nil, "aio_write -P 1 0 64k\nlength\nhelp close\naio_flush\naio_read -P 1 0 64k\nlength\nread 0 1k", false},
+	{"removed while stopped", nil, "break write_aio A\naio_write -P 1 0 512\nwait_break A\nremove_break A\naio_flush", false},
+	{"copy on write", nil, "write -P 9 0 64k\ndiscard 0 64k\nbreak cow_write A\nwrite -P 1 1k 1k", false},
+}
+
+func TestIOFaults(t *testing.T) {
+	world := ioTwins(t)
+	for _, c := range ioFaultSessions {
+		t.Run(c.name, func(t *testing.T) {
+			var args []string
+			for line := range strings.SplitSeq(c.lines, "\n") {
+				args = append(args, "-c", line)
+			}
+			sameIO(t, world, append(args, "blkdebug::a"), "")
+		})
+	}
+	for _, line := range ioFaultArguments {
+		t.Run("qemu-io "+line, func(t *testing.T) { sameIO(t, world, words(line), "") })
+	}
+}
+
+// ioFaultArguments are whole command lines, with images under rules.
+var ioFaultArguments = []string{
+	"-c length blkdebug:", "-c length blkdebug:a", "-c length blkdebug::", "-c length blkdebug::nofile", "-c length blkdebug:nofile:a",
+	"-c length blkdebug:/:a", "-c length blkdebug::blkdebug::a",
+	"-c length blkdebug:pattern:a", "-c length blkdebug:group.conf:a", "-c length blkdebug:event.conf:a",
+	"-c 'read 0 1k' -c 'read 0 1k' blkdebug:once.conf:a", "-c 'read 0 1k' -c 'read 0 1k' blkdebug:always.conf:a",
+	"-c 'write 0 1k' -c 'write 0 1k' blkdebug:states.conf:a", "-f raw -c 'read 0 1k' -c 'read 1k 1k' -c 'read 4k 512' blkdebug:sector.conf:r",
+	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\",\"image\":{\"driver\":\"file\",\"filename\":\"a\"}}}",
+	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\"}}",
+	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\",\"image\":\"a\"}}",
+	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\",\"image.filename\":\"a\",\"foo\":1}}",
+	"-c 'read 0 1k' json:{\"driver\":\"raw\",\"file\":{\"driver\":\"blkdebug\",\"image.filename\":\"r\",\"inject-error\":[{\"event\":\"none\",\"errno\":28}]}}",
+	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\",\"image.filename\":\"a\",\"inject-error\":[{\"event\":\"x\"}]}}",
+	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\",\"image.filename\":\"a\",\"inject-error\":[{\"event\":\"l2_load\",\"foo\":1}]}}",
+	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\",\"image.filename\":\"a\",\"inject-error\":[{\"event\":\"l2_load\",\"errno\":true}]}}",
+	"--image-opts -c 'read 0 1k' driver=raw,file.driver=blkdebug,file.image.filename=r,file.inject-error.0.event=read_aio",
+	"--image-opts -c length driver=raw,file.driver=blkdebug,file.image.filename=r,file.inject-error.1.event=read_aio",
+	"-c length null-co://", "-c length -c 'read 0 1k' -c 'write 0 1k' null-aio://", "-c length json:{\"driver\":\"null-co\",\"size\":1024}",
+	"--image-opts -c length driver=null-co,size=64M,read-zeroes=on",
+	"--image-opts -c length driver=null-aio,foo=x", "--image-opts -c length driver=raw,file.driver=null-co,file.size=3k",
 }
