@@ -7,6 +7,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/qcow2"
+	"github.com/diskimg/diskimg/qed"
 	"github.com/diskimg/diskimg/raw"
 )
 
@@ -51,7 +52,7 @@ type FormatOptions struct {
 
 // Formats are the formats that are known, and probed for where that is
 // allowed.
-var Formats = []Format{qcow2Format, rawFormat}
+var Formats = []Format{qcow2Format, qedFormat, vpcFormat, rawFormat}
 
 // FindFormat returns the row with that name from Formats.
 func FindFormat(name string) (*Format, error) { return findFormat(Formats, name) }
@@ -79,9 +80,16 @@ func FindCreator(name string) (*Format, error) {
 	return nil, block.Unsupportedf("Unknown file format '%s'", name)
 }
 
+// KnownFormat reports whether there is a format with that name, be it one that
+// only QEMU can open.
+func KnownFormat(name string) bool {
+	_, err := FindFormat(name)
+	return err == nil || slices.Contains(foreignFormats, name)
+}
+
 // foreignFormats are those that QEMU knows and this module does not. An image
 // may name one as that of its backing file.
-var foreignFormats = []string{"bochs", "cloop", "dmg", "luks", "parallels", "qcow", "qed", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
+var foreignFormats = []string{"bochs", "cloop", "dmg", "luks", "parallels", "qcow", "vdi", "vhdx", "vmdk", "vvfat",
 	"file", "host_device", "nbd", "http", "https", "ssh", "iscsi", "rbd", "nfs", "gluster"}
 
 const rawName = "raw"
@@ -89,8 +97,9 @@ const rawName = "raw"
 // Options for the file of an image of any format. The extent size is a hint for
 // XFS, and not passed on.
 var (
-	noCOW          = Option{Name: "nocow", Type: Switch, Help: "Turn off copy-on-write (valid only on btrfs)", File: true}
-	extentSizeHint = Option{Name: "extent_size_hint", Type: Size, Help: "Extent size hint for the image file, 0 to disable", File: true}
+	noCOW             = Option{Name: "nocow", Type: Switch, Help: "Turn off copy-on-write (valid only on btrfs)", File: true}
+	filePreallocation = Option{Name: "preallocation", Help: "Preallocation mode (allowed values: off, falloc, full)", File: true}
+	extentSizeHint    = Option{Name: "extent_size_hint", Type: Size, Help: "Extent size hint for the image file, 0 to disable", File: true}
 )
 
 var rawFormat = Format{
@@ -101,7 +110,7 @@ var rawFormat = Format{
 	Options: []Option{
 		{Name: "size", Type: Size, Help: "Virtual disk size"},
 		noCOW,
-		{Name: "preallocation", Help: "Preallocation mode (allowed values: off, falloc, full)", File: true},
+		filePreallocation,
 		extentSizeHint,
 	},
 }
@@ -121,9 +130,9 @@ func inspectRaw(f block.File) (block.Description, error) {
 }
 
 func createRaw(f block.File, s *Settings, o FormatOptions) error {
-	mode, err := s.preallocation()
+	mode, err := s.filePreallocation()
 	if err != nil {
-		return block.Invalidf("invalid parameter value: %s", s.Text("preallocation"))
+		return err
 	}
 	_, err = raw.Create(f, s.Number("size"), &raw.CreateOptions{Path: o.Path, Preallocation: mode})
 	return err
@@ -191,6 +200,56 @@ func createQcow2(f block.File, s *Settings, o FormatOptions) error {
 	return qcow2.Create(f, c)
 }
 
+var qedFormat = Format{
+	Name:    "qed",
+	Probe:   probeQED,
+	Open:    openQED,
+	Inspect: qed.Inspect,
+	Create:  createQED,
+	Options: []Option{
+		{Name: "size", Type: Size, Help: "Virtual disk size"},
+		{Name: "backing_file", Help: "File name of a base image"},
+		{Name: "backing_fmt", Help: "Image format of the base image"},
+		{Name: "cluster_size", Type: Size, Help: "Cluster size (in bytes)", Default: "65536"},
+		{Name: "table_size", Type: Size, Help: "L1/L2 table size (in clusters)"},
+		noCOW,
+		filePreallocation,
+		extentSizeHint,
+	},
+}
+
+func probeQED(head []byte) int {
+	if qed.Probe(head) {
+		return 100
+	}
+	return 0
+}
+
+func openQED(f block.File, o FormatOptions) (*Image, error) {
+	return qed.Open(f, &qed.OpenOptions{
+		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy,
+	})
+}
+
+func createQED(f block.File, s *Settings, o FormatOptions) error {
+	// The file is created empty, so there is nothing to reserve.
+	mode, err := s.filePreallocation()
+	switch {
+	case err != nil:
+		return err
+	case mode == block.PreallocMetadata:
+		return block.Unsupportedf("Unsupported preallocation mode: %s", mode)
+	}
+	c := &qed.CreateOptions{
+		Size: s.Number("size"), ClusterSize: given(s.Number("cluster_size")),
+		BackingFile: s.Text("backing_file"), BackingFormat: s.Text("backing_fmt"), NoSync: o.NoSync,
+	}
+	if s.Has("table_size") {
+		c.TableSize = given(s.Number("table_size"))
+	}
+	return qed.Create(f, c)
+}
+
 // given turns 0, which would stand for the default, into what is refused.
 func given(n int64) int64 {
 	if n == 0 {
@@ -215,4 +274,13 @@ func (s *Settings) preallocation() (block.Preallocation, error) {
 		"": block.PreallocOff, "off": block.PreallocOff, "metadata": block.PreallocMetadata,
 		"falloc": block.PreallocFalloc, "full": block.PreallocFull,
 	})
+}
+
+// filePreallocation is preallocation for an option of the file.
+func (s *Settings) filePreallocation() (block.Preallocation, error) {
+	mode, err := s.preallocation()
+	if err != nil {
+		err = block.Invalidf("invalid parameter value: %s", s.Text("preallocation"))
+	}
+	return mode, err
 }

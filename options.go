@@ -37,6 +37,8 @@ type Option struct {
 	Default string // empty: the option is not set unless somebody does
 	// File: it is about the file that holds the image, not about the format.
 	File bool
+	// Ours: QEMU has no such option.
+	Ours bool
 }
 
 // Settings are values for the creation options of one format.

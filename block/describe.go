@@ -19,6 +19,8 @@ type Description struct {
 	Snapshots     []Snapshot
 	// Specific is what only this format has, in the order to be shown.
 	Specific []Field
+	// More is what QEMU's tools do not show, in the order to be shown.
+	More []Field
 }
 
 // Field is one named value of a description: a bool, string, int64, or

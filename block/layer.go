@@ -33,8 +33,13 @@ type Layer interface {
 // ZeroFlags say how zeros may be written.
 type ZeroFlags uint8
 
-// MayUnmap allows WriteZeroes to give the space back.
-const MayUnmap ZeroFlags = 1 << iota
+const (
+	// MayUnmap allows WriteZeroes to give the space back.
+	MayUnmap ZeroFlags = 1 << iota
+	// OwnZeroes asks the layer to hold the zeros itself, also where there is
+	// nothing below it now: something will be. A layer may ignore it.
+	OwnZeroes
+)
 
 // The abilities below are had by some layers only. As finds them.
 type (

@@ -94,6 +94,21 @@ var overlayJobs = []struct {
 	{"deep commit", "base", func(img *block.Image, _ stack) error {
 		return job.Commit(context.Background(), img, &job.CommitOptions{Depth: 2})
 	}},
+	{"rebase", "", func(img *block.Image, s stack) error { return rebaseTo(img, s, "other", "raw") }},
+	{"rebase further down", "", func(img *block.Image, s stack) error { return rebaseTo(img, s, "base", "raw") }},
+	{"rebase to none", "", func(img *block.Image, s stack) error { return rebaseTo(img, s, "", "") }},
+}
+
+func rebaseTo(img *block.Image, s stack, name, format string) error {
+	o := &job.RebaseOptions{Name: name, Format: format, Workers: 1}
+	if name == "" {
+		return job.Rebase(context.Background(), img, nil, o)
+	}
+	backing, err := s.OpenImage(block.Ref{Name: name, Format: format})
+	if err != nil {
+		return err
+	}
+	return errors.Join(job.Rebase(context.Background(), img, backing, o), backing.Close())
 }
 
 // intact opens the top image and compares what it shows. Its backing image has

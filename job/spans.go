@@ -161,11 +161,18 @@ func (c *cursor) at(off int64) (MapEntry, error) {
 func largestCluster(img *block.Image) int64 {
 	var largest int64
 	for ; img != nil; img = img.Backing() {
-		if d, ok := block.As[block.Describer](img); ok {
-			if info, err := d.Describe(); err == nil {
-				largest = max(largest, info.ClusterSize)
-			}
-		}
+		largest = max(largest, clusterOf(img))
 	}
 	return min(largest, 2<<20)
+}
+
+// clusterOf returns the cluster size of an image, that of a sector if there are
+// no clusters.
+func clusterOf(img *block.Image) int64 {
+	if d, ok := block.As[block.Describer](img); ok {
+		if info, err := d.Describe(); err == nil && info.ClusterSize > 0 {
+			return info.ClusterSize
+		}
+	}
+	return sectorSize
 }

@@ -24,7 +24,7 @@ func (d *disk) alone(f func() error) error {
 	defer d.whole.Unlock()
 	d.writers.Lock()
 	defer d.writers.Unlock()
-	return d.settle(d.flushes.exclude(func() error {
+	return d.settle(d.flushes.Exclude(func() error {
 		if err := d.quiesce(); err != nil {
 			return err
 		}
@@ -52,21 +52,4 @@ func (d *disk) onlyRetired() bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return len(d.retired) > 0 && d.l2.Dirty()+d.refs.Dirty() == 0
-}
-
-// exclude runs f as nobody flushes.
-func (f *flushes) exclude(run func() error) error {
-	f.mu.Lock()
-	f.init()
-	for f.running {
-		f.turn.Wait()
-	}
-	f.running = true
-	f.mu.Unlock()
-	err := run()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.running = false
-	f.turn.Broadcast()
-	return err
 }

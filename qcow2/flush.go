@@ -3,7 +3,6 @@ package qcow2
 import (
 	"errors"
 	"slices"
-	"sync"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
@@ -11,50 +10,6 @@ import (
 
 // Flush: dirty tables to the file in the order that doc.go gives, and what has
 // been unlinked back to the allocator.
-
-// flushes runs one flush at a time. Who asks while one runs shares the next:
-// it begins after they asked, so it covers what they wrote.
-type flushes struct {
-	mu       sync.Mutex
-	turn     sync.Cond
-	running  bool
-	started  uint64
-	finished uint64
-	errs     map[uint64]error // of flushes that failed
-}
-
-func (f *flushes) init() {
-	if f.turn.L == nil {
-		f.turn.L = &f.mu
-		f.errs = make(map[uint64]error)
-	}
-}
-
-func (f *flushes) do(run func() error) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.init()
-	for want := f.started + 1; ; f.turn.Wait() {
-		if f.finished >= want {
-			return f.errs[want]
-		}
-		if f.running {
-			continue
-		}
-		f.running = true
-		f.started++
-		me := f.started
-		f.mu.Unlock()
-		err := run()
-		f.mu.Lock()
-		f.running, f.finished = false, me
-		if err != nil {
-			f.errs[me] = err
-		}
-		f.turn.Broadcast()
-		return err
-	}
-}
 
 // piece is a part of a table as it is to be written.
 type piece struct {
@@ -80,7 +35,7 @@ func (d *disk) Flush() error {
 	if !d.writable {
 		return nil
 	}
-	return d.flushes.do(d.flush)
+	return d.flushes.Do(d.flush)
 }
 
 func (d *disk) flush() error {
@@ -236,6 +191,24 @@ func (d *disk) retire(unlinked []hostRun) error {
 			return err
 		}
 		d.retired = d.retired[1:]
+	}
+	return d.punch()
+}
+
+// punch gives space that has become free back to the file system. After the
+// links to it are gone from the disk, and before it can be used again: mu is
+// held exclusively.
+func (d *disk) punch() error {
+	holes := d.holes
+	d.holes = nil
+	for _, r := range holes {
+		err := block.PunchHole(d.file, int64(r.off(&d.geo)), r.n<<d.geo.clusterBits)
+		if errors.Is(err, block.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -51,6 +51,8 @@ var orderMutants = []mutant{
 		"c.reftable, d.reftable = d.reftable, table", "c.reftable = d.reftable"},
 	{"a snapshot's space is given up before its record is gone", "snapshot_change.go",
 		"if err := d.writeSnapshots(append(records[:at:at], records[at+1:]...), oldSize); err != nil {\n\t\treturn nil, err\n\t}", "for i := range records {\n\t\tif i == at {\n\t\t\td.mu.Unlock()\n\t\t\t_ = d.dropTree(decodeTable(b))\n\t\t\td.mu.Lock()\n\t\t}\n\t}\n\tif err := d.writeSnapshots(append(records[:at:at], records[at+1:]...), oldSize); err != nil {\n\t\treturn nil, err\n\t}\n\tclear(b)"},
+	{"a longer disk shows before what makes it zero is on disk", "resize.go",
+		"must be on disk.\n\treturn d.finish()", "must be on disk.\n\treturn nil"},
 	{"data linked as if it were on disk", "tables.go",
 		"d.newData = true", ""},
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
+	"github.com/diskimg/diskimg/internal/combine"
 	"github.com/diskimg/diskimg/internal/rangelock"
 )
 
@@ -67,7 +68,7 @@ type disk struct {
 	writers sync.RWMutex // shared by requests that write; see alone
 	pins    pins
 	ranges  rangelock.Lock
-	flushes flushes
+	flushes combine.Calls
 	decoded decodedCluster
 
 	mu            sync.RWMutex // guards what follows
@@ -87,6 +88,8 @@ type disk struct {
 	newData       bool    // links were set since the last collect
 	unlinked      []hostRun
 	retired       []retired
+	punching      bool      // space that becomes free is given back to the file system
+	holes         []hostRun // space that is to be
 	broken        error
 	sealed        error // why guest data can't be written, nil if it can
 }

@@ -1,6 +1,10 @@
 package qcow2
 
-import "github.com/diskimg/diskimg/block"
+import (
+	"errors"
+
+	"github.com/diskimg/diskimg/block"
+)
 
 // Preallocation: every guest cluster gets its place when the image is made.
 
@@ -13,10 +17,15 @@ func (d *disk) Preallocate(mode block.Preallocation) error {
 	}
 	token := d.enter()
 	defer d.leave(token)
-	for off := int64(0); off < d.Size(); {
-		a, err := d.preallocate(guestOff(off), d.Size()-off)
+	return d.settle(d.preallocateRange(0, d.Size(), mode))
+}
+
+// preallocateRange is Preallocate for clusters that have no space.
+func (d *disk) preallocateRange(off, end int64, mode block.Preallocation) error {
+	for off < end {
+		a, err := d.preallocate(guestOff(off), end-off)
 		if err != nil {
-			return d.settle(err)
+			return err
 		}
 		if err := d.reserve(&a, mode); err != nil {
 			return err
@@ -26,7 +35,7 @@ func (d *disk) Preallocate(mode block.Preallocation) error {
 	if d.data == d.file {
 		return d.extendFile()
 	}
-	return growFile(d.data, d.Size())
+	return growFile(d.data, end)
 }
 
 // preallocate links a run of guest clusters to new host clusters.
@@ -42,7 +51,32 @@ func (d *disk) preallocate(off guestOff, n int64) (allocation, error) {
 		return a, err
 	}
 	a.from, a.to = a.off, a.off // no unit is filled
-	return a, d.publish(&a)
+	err = d.blank(&a)
+	if err == nil {
+		err = d.publish(&a)
+	}
+	if err != nil {
+		d.undo(&a)
+	}
+	return a, err
+}
+
+// blank makes the space of a read as zero. Before it is linked, that is: it may
+// have held something else.
+func (d *disk) blank(a *allocation) error {
+	if a.run.fresh {
+		return nil
+	}
+	size, err := d.data.Size()
+	n := min(a.clusters<<d.geo.clusterBits, size-int64(a.host))
+	if err != nil || n <= 0 {
+		return err
+	}
+	err = block.PunchHole(d.data, int64(a.host), n)
+	if errors.Is(err, block.ErrUnsupported) {
+		err = block.WriteZeroes(d.data, int64(a.host), n)
+	}
+	return err
 }
 
 // reserve takes the space of a in the file system.

@@ -135,6 +135,9 @@ func (d *disk) freed(c int64) error {
 		return d.corrupt(block.Corruptf("Preventing freeing of metadata (%s) at offset %#x", r.kind, c<<d.geo.clusterBits))
 	}
 	d.freeHint = min(d.freeHint, c)
+	if d.punching {
+		d.holes = appendRun(d.holes, hostRun{start: c, n: 1})
+	}
 	if d.pack>>d.geo.clusterBits == hostOff(c) {
 		d.pack = 0
 	}
@@ -149,11 +152,16 @@ func (d *disk) freed(c int64) error {
 // release notes that n clusters from c on lost one reference each. Their counts
 // fall after the links that said so are on disk (see retire).
 func (d *disk) release(c, n int64) {
-	if k := len(d.unlinked) - 1; k >= 0 && d.unlinked[k].start+d.unlinked[k].n == c {
-		d.unlinked[k].n += n
-		return
+	d.unlinked = appendRun(d.unlinked, hostRun{start: c, n: n})
+}
+
+// appendRun adds a run to a list, as part of the last one if it follows that.
+func appendRun(list []hostRun, r hostRun) []hostRun {
+	if k := len(list) - 1; k >= 0 && list[k].start+list[k].n == r.start {
+		list[k].n += r.n
+		return list
 	}
-	d.unlinked = append(d.unlinked, hostRun{start: c, n: n})
+	return append(list, r)
 }
 
 // releaseEntry gives up what an L2 entry refers to.

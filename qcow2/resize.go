@@ -2,28 +2,256 @@ package qcow2
 
 import (
 	"encoding/binary"
+	"errors"
+	"syscall"
 
 	"github.com/diskimg/diskimg/block"
 )
 
-// Growing the disk, and the L1 table with it.
+// Changing the size of the disk, and with it the L1 table.
 
-// Resize implements block.Resizer for sizes that are not smaller.
+// Resize implements block.Resizer. What is new reads as zero, also where a
+// backing image is longer than the disk was. A power cut leaves the old size or
+// the new one; while the disk shrinks, what is to go may read as zero before it
+// goes.
 func (d *disk) Resize(size int64, o block.ResizeOptions) error {
+	d.whole.Lock()
+	defer d.whole.Unlock()
+	d.writers.Lock()
+	defer d.writers.Unlock()
+	if err := d.mayResize(size, o); err != nil {
+		return err
+	}
+	switch old := d.Size(); {
+	case size < old:
+		return d.settle(d.shrink(size))
+	case size > old:
+		return d.settle(d.enlarge(size, o.Preallocation))
+	}
+	return nil
+}
+
+func (d *disk) mayResize(size int64, o block.ResizeOptions) error {
 	switch {
 	case !d.writable:
 		return block.ErrReadOnly
-	case size%512 != 0:
-		return block.Invalidf("The new size must be a multiple of 512, not %d", size)
-	case size < d.Size():
-		return block.Unsupportedf("shrinking a qcow2 image is not supported yet")
-	case d.backing != nil && d.backing.Size() > d.Size():
-		// What the backing image has there must not come to light.
-		return block.Unsupportedf("growing an image whose backing image is larger (%d bytes, the disk has %d) is not supported yet", d.backing.Size(), d.Size())
-	case o.Preallocation != block.PreallocOff:
-		return block.Unsupportedf("preallocation while resizing is not supported yet")
+	case size < 0 || size%512 != 0:
+		return block.Invalidf("The new size must be a multiple of 512")
+	case d.hdr.snapshotCount > 0 && !d.geo.v3:
+		return block.Unsupportedf("Can't resize a v2 image which has snapshots")
+	case size < d.Size() && !o.Shrink:
+		return block.Invalidf("shrinking from %d to %d bytes would lose what lies beyond, and was not allowed", d.Size(), size)
+	case size < d.Size() && o.Preallocation != block.PreallocOff:
+		return block.Invalidf("Preallocation can't be used for shrinking files")
 	}
-	return d.grow(size)
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.refusal()
+}
+
+// enlarge makes the disk larger. Needs writers exclusively.
+func (d *disk) enlarge(size int64, mode block.Preallocation) error {
+	old := d.Size()
+	need := d.geo.l1Entries(size)
+	if size > maxSize || need > maxL1Bytes/8 {
+		return block.Errorf(syscall.EFBIG, "Failed to grow the L1 table: File too large")
+	}
+	if d.shows(old, size) && !d.canMarkZero() && mode < block.PreallocFalloc {
+		return block.Unsupportedf("Failed to zero out new clusters: Operation not supported")
+	}
+	d.mu.Lock()
+	err := d.growL1(int64(need))
+	d.mu.Unlock()
+	if err == nil {
+		err = d.prepareNew(old, size, mode)
+	}
+	if err != nil {
+		// What was prepared lies behind the end of the disk, for nobody to see.
+		return errors.Join(err, d.dropFrom(old))
+	}
+	return d.setSize(size)
+}
+
+// shows reports whether something lies below the range that would come to light.
+func (d *disk) shows(old, size int64) bool {
+	return d.backing != nil && d.backing.Size() > d.geo.alignUp(old) && size > d.geo.alignUp(old)
+}
+
+// prepareNew has the tables and data behind the end of the disk as they are to be
+// when it is longer.
+func (d *disk) prepareNew(old, size int64, mode block.Preallocation) error {
+	whole := min(d.geo.alignUp(old), size)
+	if err := d.zeroTail(guestOff(old), guestOff(whole)); err != nil {
+		return err
+	}
+	if err := d.zeroNew(d.geo.alignUp(old), d.geo.alignUp(size)); err != nil {
+		return err
+	}
+	if mode != block.PreallocOff && whole < size {
+		if err := d.preallocateRange(whole, size, mode); err != nil {
+			return err
+		}
+	}
+	if d.data != d.file {
+		if err := d.growData(old, size); err != nil {
+			return err
+		}
+	}
+	// Before the header says that the disk is longer, what makes the new part
+	// zero must be on disk.
+	return d.finish()
+}
+
+// growData makes the data file as long as the disk will be, if it is raw with
+// zeros.
+func (d *disk) growData(old, size int64) error {
+	now, err := d.data.Size()
+	if err != nil {
+		return err
+	}
+	if n := min(now, size) - old; n > 0 && d.hdr.autoclear&autoclearRawData != 0 {
+		if err := block.WriteZeroes(d.data, old, n); err != nil {
+			return err
+		}
+	}
+	return growFile(d.data, size)
+}
+
+// zeroTail makes the rest of the disk's last cluster zero: what was below it, or
+// was left there by a disk that was longer, must not come to light.
+func (d *disk) zeroTail(from, to guestOff) error {
+	for from < to {
+		e, err := d.Resolve(int64(from), int64(to-from))
+		if err != nil {
+			return err
+		}
+		n := e.Length
+		if e.Kind == block.Data || e.Kind == block.Special || e.Kind == block.Below && d.backing != nil && d.backing.Size() > int64(from) {
+			n, err = d.writeRun(zeros[:min(n, int64(len(zeros)))], from)
+		}
+		if err != nil {
+			return err
+		}
+		from += guestOff(n)
+	}
+	return nil
+}
+
+// zeroNew has the entries of whole clusters say zero where they say anything, or
+// a backing image would show. Where they can't, they say nothing.
+func (d *disk) zeroNew(off, end int64) error {
+	below := int64(0)
+	if d.backing != nil && d.canMarkZero() {
+		below = d.geo.alignUp(d.backing.Size())
+	}
+	mark := func(e l2Entry, _ uint64) (l2Entry, change) {
+		if d.geo.v3 && d.canMarkZero() {
+			return d.zeroEntry(), free
+		}
+		return l2Entry{}, free
+	}
+	if off < below {
+		if err := d.eachWhole(off, min(end, below), mark); err != nil {
+			return err
+		}
+	}
+	return d.eachWhole(max(off, below), end, func(e l2Entry, _ uint64) (l2Entry, change) {
+		if e == (l2Entry{}) {
+			return e, keep
+		}
+		return l2Entry{}, free
+	})
+}
+
+// eachWhole changes the entries of whole clusters.
+func (d *disk) eachWhole(off, end int64, f func(l2Entry, uint64) (l2Entry, change)) error {
+	for off < end {
+		n, err := d.changeSlice(guestOff(off), guestOff(end), f)
+		if err != nil {
+			return err
+		}
+		off += n
+	}
+	return nil
+}
+
+// shrink makes the disk smaller. Needs writers exclusively.
+func (d *disk) shrink(size int64) error {
+	old, from := d.Size(), d.geo.alignUp(size)
+	if d.canMarkZero() {
+		// Before the header says that the disk is shorter, what it loses is
+		// gone: who makes it longer again must not find it.
+		err := d.eachWhole(from, d.geo.alignUp(old), func(e l2Entry, _ uint64) (l2Entry, change) {
+			switch {
+			case e == l2Entry{} || e == d.zeroEntry():
+				return e, keep
+			case d.geo.v3:
+				return d.zeroEntry(), free
+			}
+			return l2Entry{}, free
+		})
+		if err != nil {
+			return err
+		}
+		if err := d.finish(); err != nil {
+			return err
+		}
+	}
+	if err := d.setSize(size); err != nil {
+		return err
+	}
+	// After the header says that the disk is shorter, its tables can go.
+	if err := d.dropFrom(size); err != nil {
+		return err
+	}
+	if d.data != d.file {
+		if err := d.data.Truncate(size); err != nil {
+			return err
+		}
+	}
+	return d.trim()
+}
+
+// setSize has the header say how long the disk is.
+func (d *disk) setSize(size int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.patchHeader(atSize, be64(uint64(size))); err != nil {
+		return err
+	}
+	d.hdr.size = uint64(size)
+	d.size.Store(size)
+	return nil
+}
+
+// dropFrom gives up all whole clusters behind off, with the L2 tables that have
+// no others, and the space that they take up in the file.
+func (d *disk) dropFrom(off int64) error {
+	d.setPunching(true)
+	defer d.setPunching(false)
+	first := int64(d.geo.l1Entries(off))
+	end := min(first, d.l1Entries()) * d.tableSpan()
+	err := d.eachWhole(d.geo.alignUp(off), end, func(e l2Entry, _ uint64) (l2Entry, change) {
+		if e == (l2Entry{}) {
+			return e, keep
+		}
+		return l2Entry{}, free
+	})
+	if err != nil {
+		return err
+	}
+	for i := first; i < d.l1Entries(); i++ {
+		if err := d.dropTable(i); err != nil {
+			return err
+		}
+	}
+	return d.finish()
+}
+
+func (d *disk) setPunching(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.punching = on
 }
 
 // grow makes the disk size bytes long; size is not smaller than now.

@@ -45,7 +45,7 @@ type scenario struct {
 	kinds []int // of operations; scenarios differ most in what they leave out
 	img   *block.Image
 	ops   []scenarioOp
-	sizes []int64 // of the disk, before and after it was grown
+	sizes []int64 // that the disk has had
 	heavy bool    // the refcount table is about to grow, see ballast
 	safe  int     // how many of ops have been flushed
 	snaps []*scenarioSnapshot
@@ -69,6 +69,9 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 	s.sizes = []int64{s.options.Size}
 	if s.options.BackingFile != "" {
 		s.backing = make([]byte, s.options.Size-sector)
+		if s.rand.IntN(2) == 0 {
+			s.backing = make([]byte, s.options.Size+16<<10+sector)
+		}
 		stamp.Fill(s.backing, 0, backingID)
 	}
 	return s
@@ -224,7 +227,7 @@ func (s *scenario) operation() error {
 	case 10:
 		return s.reopen()
 	case 11:
-		return s.grow()
+		return s.resize()
 	case 12:
 		return s.makeEmpty()
 	case 16:
@@ -242,7 +245,7 @@ func (s *scenario) place() scenarioOp {
 	sectors, cluster := int(s.img.Size()/sector), int(s.options.ClusterSize/sector)
 	op := scenarioOp{first: s.rand.IntN(sectors)}
 	if len(s.ops) > 0 && s.rand.IntN(3) > 0 {
-		op.first = s.ops[s.rand.IntN(len(s.ops))].first
+		op.first = min(sectors-1, s.ops[s.rand.IntN(len(s.ops))].first)
 	}
 	op.end = op.first + 1 + s.rand.IntN(min(sectors-op.first, 3*cluster))
 	if s.rand.IntN(2) == 0 {
@@ -305,16 +308,28 @@ func (s *scenario) settleDiscard(op scenarioOp) error {
 	return nil
 }
 
-// grow makes the disk larger, once.
-func (s *scenario) grow() error {
-	if len(s.sizes) > 1 {
+// resize makes the disk larger or smaller.
+func (s *scenario) resize() error {
+	v2 := s.options.Version == 2
+	if v2 && (len(s.snaps) > 0 || int64(len(s.backing)) > s.options.Size) {
+		return nil // refused
+	}
+	old, span := s.img.Size(), min(s.options.ClusterSize*s.options.ClusterSize/8, 64<<10)
+	size := old + (s.rand.Int64N(2*span)-span)/sector*sector
+	size = max(sector, min(size, s.options.Size+64<<10))
+	if size == old {
 		return nil
 	}
-	size := s.sizes[0] + s.options.ClusterSize*(1+s.rand.Int64N(s.options.ClusterSize/8))
-	size = min(size, s.sizes[0]+64<<10)
 	s.sizes = append(s.sizes, size)
+	o := block.ResizeOptions{Shrink: true}
+	if size > old && s.rand.IntN(3) == 0 {
+		o.Preallocation = block.Preallocation(s.rand.IntN(4))
+	}
+	s.begin(&scenarioOp{first: int(min(size, old) / sector), end: int(max(size, old) / sector)}, false)
 	resizer, _ := block.As[block.Resizer](s.img)
-	return resizer.Resize(size, block.ResizeOptions{})
+	err := resizer.Resize(size, o)
+	s.note(err == nil)
+	return err
 }
 
 // makeEmpty has the disk read as its backing image again.
@@ -322,7 +337,7 @@ func (s *scenario) makeEmpty() error {
 	if s.options.DataFileRaw {
 		return nil
 	}
-	below := len(s.backing) / sector
+	below := min(len(s.backing), int(s.img.Size())) / sector
 	s.ops = append(s.ops, scenarioOp{end: below, id: backingID}, scenarioOp{first: below, end: int(s.img.Size() / sector)})
 	s.note(false)
 	e, _ := block.As[block.Emptier](s.img)
@@ -354,7 +369,8 @@ func (s *scenario) createSnapshot() error {
 	maker, _ := block.As[block.Snapshotter](s.img)
 	_, err = maker.CreateSnapshot(block.Snapshot{Name: k.name})
 	if s.narrow() && errors.Is(err, block.ErrNoSpace) {
-		k.failed, err = true, nil // nothing more can be shared
+		k.failed = true // nothing more can be shared
+		return nil
 	}
 	k.failed = k.failed || err != nil
 	s.note(err == nil)
@@ -382,7 +398,7 @@ func (s *scenario) pick() *scenarioSnapshot {
 // applySnapshot goes back to a snapshot.
 func (s *scenario) applySnapshot() error {
 	k := s.pick()
-	if k == nil || s.narrow() {
+	if k == nil {
 		return nil
 	}
 	for at, id := range k.ids {
@@ -391,6 +407,12 @@ func (s *scenario) applySnapshot() error {
 	s.note(false)
 	maker, _ := block.As[block.Snapshotter](s.img)
 	err := maker.ApplySnapshot(k.name)
+	if s.narrow() && errors.Is(err, block.ErrNoSpace) {
+		for i := range k.ids {
+			s.ops[len(s.ops)-1-i].failed = true
+		}
+		return nil
+	}
 	s.note(err == nil)
 	return err
 }
@@ -500,7 +522,7 @@ func (s *scenario) checkContent(img *block.Image, safe, started int) error {
 // one that was flushed, or a later one.
 func (s *scenario) allowed(at int, id uint32, safe, started int) bool {
 	may := []uint32{0}
-	if int64(at)*sector < int64(len(s.backing)) {
+	if int64(at)*sector < min(int64(len(s.backing)), s.sizes[0]) {
 		may[0] = backingID
 	}
 	for i, op := range s.ops[:started] {

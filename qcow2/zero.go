@@ -15,10 +15,15 @@ import (
 func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 	token := d.enter()
 	defer d.leave(token)
-	if !d.canMarkZero() {
-		return d.settle(d.zeroAsData(guestOff(off), guestOff(off+n)))
+	own := flags&block.OwnZeroes != 0
+	asData := func(from, to guestOff) error { return d.zeroAsData(from, to, own) }
+	if !d.canMarkZero() || own && !d.geo.v3 {
+		return d.settle(asData(guestOff(off), guestOff(off+n)))
 	}
-	return d.settle(d.eachUnit(off, n, d.zeroAsData, func(e l2Entry, units uint64) (l2Entry, change) {
+	return d.settle(d.eachUnit(off, n, asData, func(e l2Entry, units uint64) (l2Entry, change) {
+		if e.desc == 0 && e.bitmap == 0 && d.backing == nil && !own {
+			return e, keep
+		}
 		return d.zeroed(e, units, flags&block.MayUnmap != 0)
 	}))
 }
@@ -67,9 +72,6 @@ const (
 // zeroed returns the entry after the units (a mask, 1 without subclusters) have
 // become zero.
 func (d *disk) zeroed(e l2Entry, units uint64, unmap bool) (l2Entry, change) {
-	if e.desc == 0 && e.bitmap == 0 && d.backing == nil {
-		return e, keep
-	}
 	if !d.geo.v3 {
 		return l2Entry{}, free
 	}
@@ -240,9 +242,10 @@ func (d *disk) changeEntry(b *cache.Block, at int, units uint64, f func(l2Entry,
 	return nil
 }
 
-// zeroAsData writes zeros like any other data, unless they are there.
-func (d *disk) zeroAsData(from, to guestOff) error {
-	if d.oldIsZero(from, to) && d.canMarkZero() {
+// zeroAsData writes zeros like any other data, unless they are there and need
+// not be this layer's own.
+func (d *disk) zeroAsData(from, to guestOff, own bool) error {
+	if !own && d.oldIsZero(from, to) && d.canMarkZero() {
 		return nil
 	}
 	for from < to {

@@ -8,12 +8,13 @@ import (
 )
 
 // Resize implements block.Resizer: the length of the file is that of the disk.
-// What is new reads as zero. After an error the disk has the size it had.
+// What is new reads as zero; a last sector that is not whole ends in zeros.
+// After an error the disk has the size it had.
 func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	now := d.Size()
 	switch {
-	case size < 0 || size%sectorSize != 0:
-		return block.Invalidf("The new size must be a multiple of %d, not %d", sectorSize, size)
+	case size < 0:
+		return block.Invalidf("a disk can't have a size of %d bytes", size)
 	case d.window:
 		return block.Unsupportedf("Cannot resize a raw image with a fixed size")
 	case size < now && !o.Shrink:
@@ -21,13 +22,13 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	case size < now && o.Preallocation != block.PreallocOff:
 		return block.Invalidf("Preallocation can't be used for shrinking files")
 	case o.Preallocation == block.PreallocMetadata:
-		return block.Unsupportedf("Unsupported preallocation mode '%s'", o.Preallocation)
+		return block.Unsupportedf("Unsupported preallocation mode: %s", o.Preallocation)
 	}
 	d.unsynced.Store(true)
 	if err := d.resizeFile(now, size, o.Preallocation); err != nil {
 		return errors.Join(err, d.f.Truncate(d.offset+now))
 	}
-	d.size.Store(size)
+	d.size.Store(roundUp(size))
 	return nil
 }
 

@@ -37,3 +37,24 @@ func TestSnapshot(t *testing.T) {
 	allowed := []difference{noObjects}
 	differential(t, sample(snapshotLines, allowed), allowed...)
 }
+
+var resizeLines = []string{
+	"resize", "resize q", "resize 1M", "resize q 5M 6M", "resize --foo q 5M", "resize -U q 5M", "resize missing 5M", "resize dir 5M", "resize '' 5M", "resize -f foo q 5M", "resize -f raw q 5M", "resize --object foo q 5M", "resize orphan 5M", "resize corrupt 5M", "resize unknown 5M", "resize badl1 5M", "resize aes 2M",
+	"resize q x", "resize q ''", "resize q +", "resize q ++1M", "resize q +-1M", "resize q 1.5k", "resize q 4194400", "resize q 0", "resize q +0", "resize q 1E", "resize q 9E", "resize q 16E", "resize q 0x500k", "resize q -- -1M", "resize q -1M", "resize --shrink q -1M", "resize --shrink q -4M", "resize --shrink q -5M", "resize --shrink q 1000",
+	"resize q 5M", "resize q +1M", "resize -q q 5M", "resize --quiet q 5M", "resize -q q -- -1M", "resize q 4M", "resize -f qcow2 q 100G", "resize --image-opts driver=qcow2,file.filename=q 5M", "resize --image-opts q 5M", "resize -f qcow2 --image-opts q 5M", "resize q 1M", "resize --shrink q 1M", "resize --shrink q 3000k", "resize --shrink q 512", "resize --shrink q 5M",
+	"resize --shrink compressed 1500k", "resize --shrink zstd 1500k", "resize --shrink old 1500k", "resize --shrink ext 1025k", "resize --shrink over 1100k", "resize --shrink over2 64k", "resize over 9M", "resize over2 20M", "resize short3 2M", "resize short3 1025k", "resize short3 10M", "resize --shrink short3 70k", "resize dir/over 5M",
+	"resize --preallocation=foo q 5M", "resize --preallocation=off q 5M", "resize --preallocation=metadata q 5M", "resize --preallocation=falloc q 5M", "resize --preallocation=full q 5M", "resize --preallocation=full q 4M", "resize --preallocation=full --shrink q 1M", "resize --preallocation metadata over 9M", "resize --preallocation=falloc short3 3M", "resize --preallocation=metadata ext 5M",
+	"resize --preallocation=falloc old 5M", "resize --preallocation=metadata longer 5000k",
+	"resize resized 4M", "resize --shrink resized 1M", "resize --shrink snaps 1M", "resize snaps 3M", "resize oldsnaps 2M", "resize --shrink oldsnaps 512k", "resize oldover 4M", "resize --shrink oldover 512k", "resize zero 1M", "resize onebit 2M", "resize --shrink onebit 64k",
+	"resize raw 4M", "resize -f raw raw 4M", "resize raw 3M", "resize raw 1M", "resize -f raw --shrink raw 1M", "resize -f raw --preallocation=metadata raw 4M", "resize -f raw --preallocation=falloc raw 4M", "resize -f raw --preallocation=full raw 4M", "resize -f raw raw 1000", "resize -f raw --shrink raw 1000", "resize -f raw odd 4000", "resize -f raw raw 8E", "resize -f raw text 1M", "resize empty 1M",
+	"resize datafile 2M", "resize --shrink datafile 256k", "resize --preallocation=metadata datafile 2M", "resize lost 2M",
+}
+
+func TestResize(t *testing.T) {
+	allowed := []difference{
+		noObjects, noEncryption,
+		{lines: "resize (q \\+0|q 4M|oldover 4M)", why: "where nothing changes nothing is written", images: true},
+		{lines: "resize badl1 5M", why: "tables that are broken are not built on", stdout: nothing, stderr: ".*L2 table offset 0x40200 unaligned.*", code: 1, images: true},
+	}
+	differential(t, sample(resizeLines, allowed), allowed...)
+}

@@ -72,6 +72,13 @@ img create -f qcow2 -b ontop -F qcow2 ontop2 2M
 io ontop2 'write -P 2 1M 64k' 'write -z 500k 30k'
 img create -f qcow2 -b zero -F qcow2 zeroover
 
+img create -f vpc vhd 5M
+qemu-io -f vpc -c 'write -P 1 1M 64k' -c 'write -P 2 4M 512' vhd >/dev/null
+img convert -O vpc -o subformat=fixed q vhdfixed
+img create -f vpc -o force_size=on vhdsame 3M
+cp vhd vhdbadsum
+printf x | dd of=vhdbadsum bs=1 seek=30 conv=notrunc status=none
+
 img create -f qcow2 snaps 2M
 io snaps 'write -P 1 0 64k'
 img snapshot -c first snaps
@@ -87,6 +94,8 @@ io resized 'write -P 2 2M 256k'
 img snapshot -c large resized
 img snapshot -c 2 resized
 img resize --shrink resized 2M
+img create -f qcow2 -o compat=0.10 oldsnaps 1M
+img snapshot -c x oldsnaps
 img create -f qcow2 -o refcount_bits=1 onebit 1M
 io onebit 'write -P 1 0 64k'
 

@@ -70,7 +70,7 @@ func (c *checkCommand) run(sh *shell, args []string) error {
 	if !c.cache.valid() {
 		return failf("Invalid source cache option: %s", c.cache)
 	}
-	img, err := c.input.open(args[0], diskimg.OpenOptions{Writable: c.fix.FixLeaks, Repair: c.fix.FixLeaks, LiveRaw: true})
+	img, err := c.input.open(args[0], diskimg.OpenOptions{Writable: c.fix.FixLeaks, Repair: c.fix.FixLeaks || !sh.emulate, LiveRaw: true})
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (c *checkCommand) run(sh *shell, args []string) error {
 		sh.warnGuessed(args[0], img)
 	}
 	checker, ok := block.As[block.Checker](img)
-	if !ok {
+	if !ok || sh.emulate && img.Format() == "vpc" {
 		return exit{exitCheckUnsupported, failf("This image format does not support checks")}
 	}
 	r, mended, err := c.check(sh, checker, json)

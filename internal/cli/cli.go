@@ -145,6 +145,10 @@ func (sh *shell) main(args []string) error {
 
 func (sh *shell) runVerb(v *verb, args []string) error {
 	c := v.new()
+	var last []string
+	if _, ok := c.(interface{ lastIsValue() }); ok && len(args) > 1 {
+		args, last = args[:len(args)-1], args[len(args)-1:]
+	}
 	args, err := getopt(append(c.options(), helpOption), args, false)
 	if err == errHelp {
 		return sh.helpVerb(v)
@@ -152,7 +156,7 @@ func (sh *shell) runVerb(v *verb, args []string) error {
 	if err != nil {
 		return err
 	}
-	return c.run(sh, args)
+	return c.run(sh, append(args, last...))
 }
 
 // errHelp and errVersion end the reading of a command line early.

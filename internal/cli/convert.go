@@ -131,12 +131,14 @@ func (c *convertCommand) check(sh *shell, args []string) error {
 // checkTarget finds what is wrong with the options for the output. It comes
 // after the inputs have been opened, as in qemu-img.
 func (v *conversion) checkTarget() (*diskimg.Format, error) {
-	f, err := diskimg.FindCreator(v.target())
+	f, err := v.sh.findCreator(v.target())
 	switch {
 	case err != nil:
 		return nil, err
 	case len(v.sources) > 1 && v.backing != nil:
 		return nil, failf("Having a backing file for the target makes no sense when concatenating multiple input images")
+	case v.backing != nil && !slices.ContainsFunc(f.Options, func(o diskimg.Option) bool { return o.Name == "backing_file" }):
+		return nil, failf("Backing file not supported for file format '%s'", f.Name)
 	case v.backing != nil && v.backingFormat == nil && !v.keep && !v.hasOption("backing_fmt"):
 		return nil, failf("Use of backing file requires explicit backing format")
 	case v.compress && !f.Compresses:

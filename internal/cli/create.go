@@ -83,7 +83,7 @@ func (c *createCommand) run(sh *shell, args []string) error {
 
 // create makes the image. size is in decimal digits, empty if it is not given.
 func (c *createCommand) create(sh *shell, name, size string) error {
-	f, err := diskimg.FindCreator(c.format)
+	f, err := sh.findCreator(c.format)
 	if err != nil {
 		return err
 	}
@@ -109,6 +109,18 @@ func (c *createCommand) create(sh *shell, name, size string) error {
 		sh.printf("Formatting '%s', fmt=%s %s\n", name, c.format, s)
 	}
 	return plan.Create()
+}
+
+// findCreator returns the row of a format, without the options that QEMU does
+// not have if we stand in for it.
+func (sh *shell) findCreator(name string) (*diskimg.Format, error) {
+	f, err := diskimg.FindCreator(name)
+	if err != nil || !sh.emulate {
+		return f, err
+	}
+	theirs := *f
+	theirs.Options = slices.DeleteFunc(slices.Clone(f.Options), func(o diskimg.Option) bool { return o.Ours })
+	return &theirs, nil
 }
 
 // newPath returns the path of a file that is to be made.
@@ -191,7 +203,7 @@ func (sh *shell) warnHex(s string) {
 // helpOptions lists the creation options of a format; those about the file
 // only if a file is named.
 func (sh *shell) helpOptions(format string, args []string) error {
-	f, err := diskimg.FindCreator(format)
+	f, err := sh.findCreator(format)
 	if err != nil {
 		return err
 	}

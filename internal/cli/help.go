@@ -34,7 +34,7 @@ func verbs() []verb {
 	return []verb{
 		createVerb, convertVerb,
 		infoVerb, mapVerb, checkVerb, compareVerb, ioVerb,
-		commitVerb, snapshotVerb,
+		commitVerb, rebaseVerb, snapshotVerb, resizeVerb,
 		completionVerb, manVerb,
 	}
 }

@@ -129,6 +129,10 @@ func printInfo(sh *shell, i diskimg.Info) {
 		sh.printf("Format specific information:\n")
 		printFields(sh, i.Specific, "    ")
 	}
+	if len(i.More) > 0 && !sh.emulate {
+		sh.printf("More information:\n")
+		printFields(sh, i.More, "    ")
+	}
 }
 
 func printBacking(sh *shell, i diskimg.Info) {

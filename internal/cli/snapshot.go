@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"syscall"
 
 	"github.com/diskimg/diskimg"
@@ -31,9 +30,8 @@ type snapshotCommand struct {
 }
 
 func (c *snapshotCommand) options() []option {
-	list := slices.DeleteFunc(c.input.options(), func(o option) bool { return o.short == 'f' })
-	return append(list,
-		option{short: 'q', long: "quiet", help: "print errors only", set: on(&c.quiet)},
+	return append(without(c.input.options(), 'f'),
+		option{short: 'q', help: "print errors only", set: on(&c.quiet)},
 		option{short: 'l', help: "list the snapshots", set: func(string) error { return c.choose('l', "") }},
 		option{short: 'c', arg: "NAME", help: "create a snapshot", set: func(s string) error { return c.choose('c', s) }},
 		option{short: 'a', arg: "SNAPSHOT", help: "make the disk what it was", set: func(s string) error { return c.choose('a', s) }},

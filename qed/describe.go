@@ -1,0 +1,33 @@
+package qed
+
+import "github.com/diskimg/diskimg/block"
+
+// What an image says of itself.
+
+// Inspect describes the image in f. It reads the header and the name of the
+// backing file, nothing else, and opens no other file.
+func Inspect(f block.File) (block.Description, error) {
+	h, err := readHeader(f)
+	if err != nil {
+		return block.Description{}, wrapOpen("", err)
+	}
+	return h.describe(), nil
+}
+
+// Describe implements block.Describer.
+func (d *disk) Describe() (block.Description, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.hdr.describe(), nil
+}
+
+func (h *header) describe() block.Description {
+	return block.Description{
+		Format:        "qed",
+		VirtualSize:   int64(h.imageSize),
+		ClusterSize:   int64(h.clusterSize),
+		Dirty:         h.features&featureNeedCheck != 0,
+		BackingName:   h.backingName,
+		BackingFormat: h.backingFormat(),
+	}
+}

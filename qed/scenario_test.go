@@ -1,0 +1,460 @@
+package qed
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/stamp"
+	"github.com/diskimg/diskimg/internal/zero"
+	"github.com/diskimg/diskimg/raw"
+	"github.com/diskimg/diskimg/storage"
+)
+
+// A scenario is a random sequence of operations on a small image, with content
+// that tells which operation put it there. The crash and fault tests play
+// scenarios and hold what is left against what may be.
+
+const (
+	sector      = 512
+	perCluster  = 4096 / sector
+	windowSize  = 5 * perCluster // sectors
+	firstBaseID = 60_000
+)
+
+// window is a part of the disk, in sectors, that operations go to. A disk that
+// needs two L2 tables has one window at its start, and one where the second
+// table begins.
+type window struct{ first, end int }
+
+// scenarioOp is an operation on sectors. id is what they hold afterwards: the
+// number of the write, 0 for zeros.
+type scenarioOp struct {
+	first, end int
+	id         uint32
+	failed     bool // it returned an error: old or new, in any sector
+}
+
+type scenario struct {
+	rand    *rand.Rand
+	options CreateOptions
+	windows []window
+	bases   []*storage.Memory // that the image may name, the first at the start
+	base    int               // which of them it names, -1: none
+	hurt    bool              // the image was not closed, and has an entry that leads nowhere
+	// open opens the image for writing.
+	open func() (*block.Image, error)
+	// mark, if not nil, is told how far ops has come.
+	mark func(started, safe int)
+
+	kinds []int // of operations; scenarios differ most in what they leave out
+	img   *block.Image
+	ops   []scenarioOp
+	sizes []int64 // of the disk, before and after it was grown
+	safe  int     // how many of ops have been flushed
+}
+
+func newScenario(t *testing.T, seed uint64) *scenario {
+	s := &scenario{rand: rand.New(rand.NewPCG(seed, 0)), base: -1}
+	s.kinds = append(s.rand.Perm(kinds)[:3+s.rand.IntN(kinds-3)], aWrite)
+	s.options = CreateOptions{ClusterSize: 4096, TableSize: 1 << s.rand.IntN(2), Size: sector * int64(windowSize-s.rand.IntN(perCluster))}
+	s.windows = []window{{0, windowSize}}
+	if s.rand.IntN(2) == 0 {
+		span := s.options.header().geometry().entries * perCluster
+		s.options.Size += (span - 2*perCluster) * sector
+		s.windows = append(s.windows, window{int(span) - 2*perCluster, int(span) + windowSize})
+	}
+	s.sizes = []int64{s.options.Size}
+	if s.rand.IntN(2) == 0 {
+		s.makeBases(t)
+	}
+	s.hurt = s.rand.IntN(5) == 0
+	return s
+}
+
+// makeBases makes backing images: one that is in use from the start, another
+// one for later. They may be longer than the disk, or shorter.
+func (s *scenario) makeBases(t *testing.T) {
+	t.Helper()
+	size := s.options.Size + int64(s.rand.IntN(40)-10)*sector
+	for i := range 2 {
+		m, data := storage.NewMemory(), make([]byte, windowSize*sector)
+		for _, w := range s.windows {
+			off := int64(w.first) * sector
+			stamp.Fill(data, off, uint32(firstBaseID+i))
+			if _, err := m.WriteAt(data[:max(0, min(int64(len(data)), size-off))], off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.bases = append(s.bases, m)
+	}
+	s.base = 0
+	s.options.BackingFile, s.options.BackingFormat = baseName(0), "raw"
+}
+
+// baseName is long enough for two of them not to lie in one sector with the
+// header.
+func baseName(i int) string { return strings.Repeat("base", 75) + fmt.Sprint(i) }
+
+// OpenImage serves the backing images.
+func (s *scenario) OpenImage(ref block.Ref) (*block.Image, error) {
+	for i, m := range s.bases {
+		if ref.Name == baseName(i) && ref.Format == "raw" {
+			return raw.Open(m.Reopen(), nil)
+		}
+	}
+	return nil, fmt.Errorf("the image names the backing file %q, %q", ref.Name, ref.Format)
+}
+
+// OpenFile refuses.
+func (s *scenario) OpenFile(ref block.Ref) (block.File, error) { return block.Deny{}.OpenFile(ref) }
+
+func (s *scenario) openOn(f block.File, writable bool) (*block.Image, error) {
+	return Open(f, &OpenOptions{Writable: writable, Policy: s, CleanAfter: 24 * time.Hour})
+}
+
+// create makes the image, in f.
+func (s *scenario) create(f block.File) error { return Create(f, &s.options) }
+
+// damage leaves the image in f as if it had not been closed, with an entry that
+// leads out of the file.
+func (s *scenario) damage(t *testing.T, f func() block.File) {
+	t.Helper()
+	if !s.hurt {
+		return
+	}
+	img, err := s.openOn(f(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.img = img
+	op := scenarioOp{first: 0, end: 1 + s.rand.IntN(2*perCluster)}
+	if _, err := img.WriteAt(s.begin(&op, true), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := img.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.safe = len(s.ops)
+	at := s.options.ClusterSize * (1 + s.options.TableSize) // the L2 table
+	at += 8 * int64(2+s.rand.IntN(2))
+	if s.rand.IntN(4) == 0 {
+		at = s.options.ClusterSize + 8 // the second L1 entry
+	}
+	put(t, f(), at, le64(uint64(s.rand.IntN(1<<30))|1<<40))
+	put(t, f(), atFeatures, le64(featureNeedCheck|s.options.header().features))
+}
+
+// play opens the image, does n operations and closes it. It stops at the first
+// error.
+func (s *scenario) play(n int) (err error) {
+	if s.img, err = s.open(); err != nil {
+		return err
+	}
+	for range n {
+		if err := s.step(); err != nil {
+			return err
+		}
+	}
+	if err := s.img.Close(); err != nil {
+		return err
+	}
+	s.note(true)
+	return nil
+}
+
+// note records how far ops has come.
+func (s *scenario) note(flushed bool) {
+	if flushed {
+		s.safe = len(s.ops)
+	}
+	if s.mark != nil {
+		s.mark(len(s.ops), s.safe)
+	}
+}
+
+// step does one operation.
+func (s *scenario) step() error {
+	from := len(s.ops)
+	err := s.operation()
+	if err != nil {
+		for i := range s.ops[from:] {
+			s.ops[from+i].failed = true
+		}
+	}
+	return err
+}
+
+// Kinds of operations; aWrite stands for all from there on.
+const (
+	aFlush = iota
+	aReopen
+	anIdleTime
+	aGrowth
+	aRebase
+	aZeroing
+	anUnmapping
+	aDiscard
+	aWrite
+	kinds = aWrite + 3
+)
+
+func (s *scenario) operation() error {
+	switch kind := s.kinds[s.rand.IntN(len(s.kinds))]; kind {
+	case aFlush:
+		err := s.img.Flush()
+		if err == nil {
+			s.note(true)
+		}
+		return err
+	case aReopen:
+		return s.reopen()
+	case anIdleTime:
+		s.idle()
+		return nil
+	case aGrowth:
+		return s.grow()
+	case aRebase:
+		return s.rebase()
+	default:
+		return s.change(kind)
+	}
+}
+
+// change writes somewhere.
+func (s *scenario) change(kind int) error {
+	op := s.place()
+	off, n := int64(op.first)*sector, int64(op.end-op.first)*sector
+	switch kind {
+	case aDiscard: // changes nothing
+		return s.img.Discard(off, n)
+	case aZeroing, anUnmapping:
+		s.begin(&op, false)
+		return s.img.WriteZeroes(off, n, block.ZeroFlags(kind-aZeroing)*block.MayUnmap)
+	}
+	_, err := s.img.WriteAt(s.begin(&op, true), off)
+	return err
+}
+
+// clipped returns the windows that the disk has now.
+func (s *scenario) clipped(img *block.Image) (list []window) {
+	for _, w := range s.windows {
+		if w.end = min(w.end, int(img.Size()/sector)); w.first < w.end {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// place returns where the next operation goes: often whole clusters.
+func (s *scenario) place() scenarioOp {
+	list := s.clipped(s.img)
+	w := list[s.rand.IntN(len(list))]
+	op := scenarioOp{first: w.first + s.rand.IntN(w.end-w.first)}
+	op.end = op.first + 1 + s.rand.IntN(min(w.end-op.first, 3*perCluster))
+	if s.rand.IntN(2) == 0 {
+		op.first = op.first / perCluster * perCluster
+		op.end = min(w.end, (op.end+perCluster-1)/perCluster*perCluster)
+	}
+	return op
+}
+
+// begin notes that op is about to run and returns the bytes it writes.
+func (s *scenario) begin(op *scenarioOp, data bool) []byte {
+	var p []byte
+	if data {
+		op.id = uint32(len(s.ops) + 1)
+		p = make([]byte, (op.end-op.first)*sector)
+		stamp.Fill(p, int64(op.first)*sector, op.id)
+	}
+	s.ops = append(s.ops, *op)
+	s.note(false)
+	return p
+}
+
+func (s *scenario) reopen() (err error) {
+	if err := s.img.Close(); err != nil {
+		return err
+	}
+	s.note(true)
+	s.img, err = s.open()
+	return err
+}
+
+// idle lets so much time pass that the need check bit is cleared.
+func (s *scenario) idle() {
+	d, _ := block.As[*disk](s.img)
+	d.mu.Lock()
+	d.clean.last = time.Time{}
+	d.mu.Unlock()
+	d.clearLater()
+}
+
+// grow makes the disk larger, once.
+func (s *scenario) grow() error {
+	if len(s.sizes) > 1 {
+		return nil
+	}
+	size := s.sizes[0] + sector*int64(1+s.rand.IntN(3*perCluster))
+	s.sizes = append(s.sizes, size)
+	resizer, _ := block.As[block.Resizer](s.img)
+	return resizer.Resize(size, block.ResizeOptions{})
+}
+
+// rebase writes all that the disk holds into the image, and has it name the
+// other backing file, or none.
+func (s *scenario) rebase() error {
+	if len(s.bases) == 0 {
+		return nil
+	}
+	if err := s.keepAll(); err != nil {
+		return err
+	}
+	name, format, next := "", "", -1
+	if s.rand.IntN(3) > 0 {
+		next = (s.base + 1) % 2
+		name, format = baseName(next), "raw"
+	}
+	changer, _ := block.As[block.BackingChanger](s.img)
+	if err := changer.ChangeBacking(name, format); err != nil {
+		return err
+	}
+	s.base = next
+	s.note(true)
+	return s.reopen()
+}
+
+// keepAll writes the clusters of the disk as they are.
+func (s *scenario) keepAll() error {
+	for _, w := range s.clipped(s.img) {
+		p := make([]byte, (w.end-w.first)*sector)
+		if _, err := s.img.ReadAt(p, int64(w.first)*sector); err != nil {
+			return err
+		}
+		for at := w.first; at < w.end; at++ {
+			s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: idOf(p[(at-w.first)*sector:][:sector], at)})
+		}
+		s.note(false)
+		for len(p) > 0 {
+			n := min(len(p), 4096)
+			if err := s.keep(p[:n], int64(w.end)*sector-int64(len(p))); err != nil {
+				return err
+			}
+			p = p[n:]
+		}
+	}
+	return nil
+}
+
+func (s *scenario) keep(p []byte, off int64) error {
+	if zero.Is(p) {
+		return s.img.WriteZeroes(off, int64(len(p)), 0)
+	}
+	_, err := s.img.WriteAt(p, off)
+	return err
+}
+
+const garbage = ^uint32(0)
+
+// idOf returns which write a sector holds.
+func idOf(p []byte, at int) uint32 {
+	if zero.Is(p) {
+		return 0
+	}
+	id, off, ok := stamp.Origin(p[:8])
+	want := make([]byte, sector)
+	if stamp.Fill(want, off, id); !ok || off != int64(at)*sector || !bytes.Equal(want, p) {
+		return garbage
+	}
+	return id
+}
+
+// checkContent compares each sector with what it may hold when the first safe
+// operations have been flushed and started have begun.
+func (s *scenario) checkContent(img *block.Image, safe, started int) error {
+	if !slices.Contains(s.sizes, img.Size()) {
+		return fmt.Errorf("the disk has %d bytes, not one of %d", img.Size(), s.sizes)
+	}
+	for _, w := range s.clipped(img) {
+		p := make([]byte, (w.end-w.first)*sector)
+		if _, err := img.ReadAt(p, int64(w.first)*sector); err != nil {
+			return err
+		}
+		for at := w.first; at < w.end; at++ {
+			if may, is := s.may(at, safe, started), idOf(p[(at-w.first)*sector:][:sector], at); !slices.Contains(may, is) {
+				return fmt.Errorf("sector %d holds %d, may hold %d; operations 1 to %d were flushed, %d had begun", at, int32(is), may, safe, started)
+			}
+		}
+	}
+	return nil
+}
+
+// may returns what a sector may hold: what the last operation that was flushed
+// put there, or a later one.
+func (s *scenario) may(at, safe, started int) []uint32 {
+	may := []uint32{0}
+	if len(s.bases) > 0 && int64(at)*sector < s.sizes[0] {
+		if size, err := s.bases[0].Size(); err == nil && int64(at)*sector < size {
+			may[0] = firstBaseID
+		}
+	}
+	for i, op := range s.ops[:started] {
+		if at < op.first || at >= op.end {
+			continue
+		}
+		if i < safe && !op.failed {
+			may = may[:0]
+		}
+		may = append(may, op.id)
+	}
+	return may
+}
+
+// checkNoCorruption checks an open image, and names the first things that it
+// finds; leaks only if they count.
+func checkNoCorruption(img *block.Image, leaksCount bool) error {
+	c, _ := block.As[block.Checker](img)
+	var found []string
+	res, err := c.Check(block.CheckOptions{Report: func(f block.Finding) {
+		if (f.Severity != block.Leak || leaksCount) && len(found) < 3 {
+			found = append(found, f.Text)
+		}
+	}})
+	if err == nil && len(found) > 0 {
+		err = fmt.Errorf("check: %+v %q", res, found)
+	}
+	return err
+}
+
+// checkOpen opens the image in f and checks it. An image that is not marked as
+// in need of a check has no leaks, if they count.
+func (s *scenario) checkOpen(f func() block.File, writable, leaksCount bool, safe, started int) error {
+	b := make([]byte, 8)
+	if _, err := f().ReadAt(b, atFeatures); err != nil {
+		return err
+	}
+	marked := binary.LittleEndian.Uint64(b)&featureNeedCheck != 0
+	img, err := s.openOn(f(), writable)
+	if err != nil {
+		return err
+	}
+	if writable || !s.hurt || !marked {
+		err = errors.Join(checkNoCorruption(img, leaksCount && !marked), s.checkContent(img, safe, started))
+	}
+	if err == nil && writable {
+		if _, err = img.WriteAt(make([]byte, sector), 0); err == nil {
+			err = checkNoCorruption(img, false)
+		}
+	}
+	if err := errors.Join(err, img.Close()); err != nil {
+		return fmt.Errorf("writable %v, need check %v: %w", writable, marked, err)
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+// Package vhd reads and writes VHD images, the disks of Virtual PC, Hyper-V and
+// Azure: fixed, dynamic and differencing. On the command line their name is
+// vpc, as it is in QEMU. What is on disk is described in Microsoft's "Virtual
+// Hard Disk Image Format Specification" of 2006.
+//
+// A fixed disk is the guest's bytes and a footer behind them. Of the others the
+// disk is cut into blocks, of 2 MiB for the most part. The block allocation
+// table (BAT) says where each begins in the file; in front of its data it has a
+// bitmap with one bit for each sector. A sector without its bit is zero in a
+// dynamic disk, and in a differencing disk it is that of the parent.
+//
+//	guest write
+//	   | write.go      where all sectors have their bits: in place
+//	   v
+//	 alloc.go      else lock the blocks, and find new ones a place at the end
+//	   v
+//	 data -> file  bitmap.go    bits, and bat entries, in memory
+//	                  | flush.go
+//	                  v file
+//
+// # Order
+//
+// The end of a file is where the footer is, so a new block takes its place.
+// What opens an image then is the copy of the footer at its beginning.
+//
+//  1. Data goes to the file when it is written. Before it does in a new block,
+//     the first bitmap of that block does: all zeros in a differencing disk,
+//     all ones in a dynamic one, where what was never written is zero anyway.
+//  2. A flush writes the footer after the last block and syncs.
+//  3. After that sync it writes what refers to data, BAT entries and bits, and
+//     syncs again.
+//
+// A power cut at any instant leaves BAT entries that name whole blocks within
+// the file and bits that belong to data on disk. What can be lost is a block at
+// the end that nothing names, and the footer behind it: a check calls that a
+// leak.
+//
+// # Locks
+//
+// In the order in which they are taken; none is held over data I/O but the
+// range lock, which is there for it:
+//
+//  1. ranges: guest ranges that need a block or bits, by whole blocks
+//  2. flushes: one flush runs at a time
+//  3. mu: tables; shared to look up, exclusive to change
+package vhd

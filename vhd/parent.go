@@ -1,0 +1,154 @@
+package vhd
+
+import (
+	"encoding/binary"
+	"errors"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/diskimg/diskimg/block"
+)
+
+// The parent of a differencing disk: what it is called, and whether what is
+// found under such a name is the one.
+
+// Codes of the platforms that a locator can be for. "Virtual Hard Disk Image
+// Format Specification", Parent Locator Table.
+const (
+	relativeWindows = "W2ru" // UTF-16, little endian
+	absoluteWindows = "W2ku"
+	fileURL         = "MacX" // UTF-8
+)
+
+// maxNameBytes bounds a name in a locator.
+const maxNameBytes = 64 << 10
+
+// Identity is what a differencing disk knows its parent by.
+type Identity struct {
+	UUID UUID
+	Time time.Time // when the parent was made, to the second
+	Size int64     // of its disk, bytes
+}
+
+// identified is a layer that can be a parent.
+type identified interface{ identity() Identity }
+
+func (f *footer) identity(size int64) Identity {
+	return Identity{UUID: f.uuid, Time: timeOf(f.timestamp), Size: size}
+}
+
+func (d *disk) identity() Identity { return d.foot.identity(d.Size()) }
+
+func (d *fixed) identity() Identity { return d.foot.identity(d.Size()) }
+
+// Identify returns what a child of the image in f has to know of it. It reads
+// the footers and nothing else.
+func Identify(f block.File) (Identity, error) {
+	foot, _, size, err := inspect(f)
+	if err != nil {
+		return Identity{}, wrapOpen("", err)
+	}
+	return foot.identity(size), nil
+}
+
+// parentNames returns the names of the parent, the best first, with slashes.
+// Those that can't be read are left out.
+func parentNames(f block.File, h *header) []string {
+	var names []string
+	for _, code := range []string{relativeWindows, absoluteWindows, fileURL} {
+		for _, l := range h.locators {
+			if l.code != code {
+				continue
+			}
+			if name := readLocator(f, l); name != "" {
+				names = append(names, name)
+			}
+		}
+	}
+	if h.parentName != "" {
+		names = append(names, path.Base(slashes(h.parentName)))
+	}
+	return names
+}
+
+// readLocator reads a name, empty if there is none that could be read.
+func readLocator(f block.File, l locator) string {
+	if l.length == 0 || l.length > maxNameBytes {
+		return ""
+	}
+	b := make([]byte, l.length)
+	if err := readTable(f, "parent locator", b, l.offset); err != nil {
+		return ""
+	}
+	if l.code != fileURL {
+		return slashes(decodeName(b, binary.LittleEndian))
+	}
+	name, _, _ := strings.Cut(string(b), "\x00")
+	return strings.TrimPrefix(strings.TrimPrefix(name, "file://localhost"), "file://")
+}
+
+// slashes turns a name as Windows has it into one for all. What it stands for
+// beside the child needs no "./".
+func slashes(name string) string {
+	return strings.TrimPrefix(strings.ReplaceAll(name, `\`, "/"), "./")
+}
+
+// openParent opens the parent, unless that is to be left closed.
+func (d *disk) openParent(o *OpenOptions) error {
+	switch {
+	case d.foot.kind != Differencing:
+		return nil
+	case o.NoBacking && d.writable && !o.Repair:
+		return block.Invalidf("a differencing disk whose parent is left closed can't be written")
+	case o.NoBacking:
+		return nil
+	}
+	policy := o.Policy
+	if policy == nil {
+		policy = block.Deny{}
+	}
+	names := parentNames(d.file, d.hdr)
+	if len(names) == 0 {
+		return block.Corruptf("the differencing disk names no parent")
+	}
+	var errs []error
+	for _, name := range names {
+		parent, err := d.tryParent(policy, name, o)
+		if err == nil {
+			d.parent = parent
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errs[0]
+}
+
+// tryParent opens the image of that name if it is the parent.
+func (d *disk) tryParent(policy block.Policy, name string, o *OpenOptions) (*block.Image, error) {
+	parent, err := policy.OpenImage(block.Ref{Role: block.RoleBacking, Name: name, Format: formatName, From: o.Path})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.isParent(parent, name, o.AnyParentTime); err != nil {
+		return nil, errors.Join(err, parent.Close())
+	}
+	return parent, nil
+}
+
+// isParent checks that an image is the one that the disk was made for.
+func (d *disk) isParent(parent *block.Image, name string, anyTime bool) error {
+	layer, ok := block.As[identified](parent)
+	if !ok {
+		return block.Corruptf("the parent %q is not a VHD", name)
+	}
+	id := layer.identity()
+	switch want := timeOf(d.hdr.parentTime); {
+	case id.UUID != d.hdr.parentUUID:
+		return block.Corruptf("%q is not the parent: it has UUID %v, the parent is %v", name, id.UUID, d.hdr.parentUUID)
+	case !anyTime && d.hdr.parentTime != 0 && !id.Time.Equal(want):
+		return block.Corruptf("the parent %q has been changed: it has time %s, and was %s when the disk was made",
+			name, id.Time.Format(time.RFC3339), want.Format(time.RFC3339))
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package diskimg
+
+// This file is the row of VHD, which the table calls vpc, as QEMU does.
+
+import (
+	"strings"
+	"time"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/storage"
+	"github.com/diskimg/diskimg/vhd"
+)
+
+var vpcFormat = Format{
+	Name:    "vpc",
+	Probe:   probeVPC,
+	Open:    openVPC,
+	Inspect: vhd.Inspect,
+	Create:  createVPC,
+	Options: []Option{
+		{Name: "size", Type: Size, Help: "Virtual disk size"},
+		{Name: "subformat", Help: "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} "},
+		{Name: "force_size", Type: Switch,
+			Help: "Force disk size calculation to use the actual size specified, rather than using the nearest CHS-based calculation"},
+		{Name: "block_size", Type: Size, Help: "Size of a block of a dynamic disk, a power of two; other than 2M not everybody can read", Ours: true},
+		{Name: "uuid", Help: "Identity of the disk; random if it is not given", Ours: true},
+		{Name: "creator", Help: "The four letters of the program that is said to have made the disk", Ours: true},
+		{Name: "timestamp", Type: Number, Help: "When the disk is said to be made, in seconds since 1970", Ours: true},
+		{Name: "backing_file", Help: "File name of the parent: makes a differencing disk", Ours: true},
+		{Name: "backing_fmt", Help: "Image format of the parent, which has to be vpc", Ours: true},
+		noCOW,
+		{Name: "preallocation", Help: "Preallocation mode (allowed values: off, falloc, full)", File: true},
+		extentSizeHint,
+	},
+}
+
+func probeVPC(head []byte) int {
+	if vhd.Probe(head) {
+		return 100
+	}
+	return 0
+}
+
+func openVPC(f block.File, o FormatOptions) (*Image, error) {
+	return vhd.Open(f, &vhd.OpenOptions{
+		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy,
+	})
+}
+
+func createVPC(f block.File, s *Settings, o FormatOptions) error {
+	c := &vhd.CreateOptions{
+		Size: s.Number("size"), Creator: s.Text("creator"), NoSync: o.NoSync,
+		RoundToGeometry: !s.Switch("force_size") && !s.Has("backing_file"),
+	}
+	if s.Has("block_size") {
+		c.BlockSize = given(s.Number("block_size"))
+	}
+	for _, set := range []func(*vhd.CreateOptions, *Settings) error{setVPCType, setVPCIdentity, setVPCPreallocation} {
+		if err := set(c, s); err != nil {
+			return err
+		}
+	}
+	if err := setVPCParent(c, s, o.Path); err != nil {
+		return err
+	}
+	return vhd.Create(f, c)
+}
+
+func setVPCType(c *vhd.CreateOptions, s *Settings) (err error) {
+	c.Type, err = choose(s, "subformat", "subformat", map[string]vhd.Type{"": 0, "dynamic": vhd.Dynamic, "fixed": vhd.Fixed})
+	if c.Type == vhd.Dynamic && s.Has("backing_file") {
+		c.Type = vhd.Differencing
+	}
+	return err
+}
+
+func setVPCIdentity(c *vhd.CreateOptions, s *Settings) error {
+	if s.Has("timestamp") {
+		t := time.Unix(s.Number("timestamp"), 0)
+		c.Time = &t
+	}
+	if !s.Has("uuid") {
+		return nil
+	}
+	u, err := vhd.ParseUUID(strings.ToLower(s.Text("uuid")))
+	c.UUID = &u
+	return err
+}
+
+func setVPCPreallocation(c *vhd.CreateOptions, s *Settings) (err error) {
+	if c.Preallocation, err = s.preallocation(); err != nil {
+		return block.Invalidf("invalid parameter value: %s", s.Text("preallocation"))
+	}
+	return nil
+}
+
+// setVPCParent looks at the parent, which is for the caller to choose.
+func setVPCParent(c *vhd.CreateOptions, s *Settings, path string) error {
+	if !s.Has("backing_file") {
+		return nil
+	}
+	name, format := s.Text("backing_file"), s.Text("backing_fmt")
+	if format != "" && format != "vpc" {
+		return block.Invalidf("The parent of a VHD has to be a VHD, format vpc, and not %s", format)
+	}
+	f, err := openFile(BackingPath(path, name), false, openLocal)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := fileError(name, f.Lock(storage.LockInfo.Use, storage.LockInfo.Share)); err != nil {
+		return err
+	}
+	id, err := vhd.Identify(f)
+	if err != nil {
+		return err
+	}
+	c.Parent = &vhd.Parent{Identity: id, Name: name}
+	return nil
+}
