@@ -70,8 +70,8 @@ examples: ## the tests of the examples
 # The detector makes all ten times as slow: fewer power cuts and faults, and not
 # what runs another program only.
 race: ## the tests under the race detector
-	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /qcow2$$ -e /vhd$$ -e /internal/accept$$)
-	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip TestOrderMutants ./qcow2 -crash.states 2000 -fault.scenarios 2
+	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /qcow2$$ -e /vhd$$ -e /qed$$ -e /internal/accept$$)
+	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip TestOrderMutants ./qcow2 ./qed -crash.states 2000 -fault.scenarios 2
 	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 20m ./vhd -crash.states 2000 -fault.scenarios 2
 
 fuzz-short: ## each fuzz target for FUZZTIME
@@ -90,7 +90,7 @@ accept: ## a real disk of 4 GiB through every shape and back, with qemu-img
 crash-long: ## ten million power cuts, and every I/O failing in a thousand scenarios
 	$(GO) test -count=1 -timeout 24h ./qcow2 -run '^TestCrash$$' -crash.states 10000000
 	$(GO) test -count=1 -timeout 24h ./qcow2 -run '^TestFaults$$' -fault.scenarios 1000
-	$(GO) test -count=1 -timeout 24h ./vhd -run '^TestCrash$$|^TestFaults$$' -crash.states 10000000 -fault.scenarios 1000
+	$(GO) test -count=1 -timeout 24h ./vhd ./qed -run '^TestCrash$$|^TestFaults$$' -crash.states 10000000 -fault.scenarios 1000
 
 model-long: ## fifty times as many random sequences
 	CI=true DISKIMG_LONG=1 $(GO) test -count=1 -timeout 24h ./...
