@@ -47,7 +47,7 @@ func written(t *testing.T) *storage.Memory {
 	return f
 }
 
-func put(t *testing.T, f block.File, off int64, b []byte) {
+func put(t testing.TB, f block.File, off int64, b []byte) {
 	t.Helper()
 	if _, err := f.WriteAt(b, off); err != nil {
 		t.Fatal(err)
