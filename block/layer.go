@@ -1,5 +1,7 @@
 package block
 
+import "iter"
+
 // Layer is what a format implements: one image file without its backing chain.
 //
 // All methods may be called concurrently. Ranges handed to a Layer by an Image
@@ -118,5 +120,22 @@ type (
 		// OpenSnapshot returns a read-only image of the snapshot with that id
 		// or, failing that, that name. It is good until this layer is closed.
 		OpenSnapshot(idOrName string) (*Image, error)
+	}
+	// BitmapLister has persistent dirty bitmaps.
+	BitmapLister interface {
+		// Bitmaps lists them in their order, those that can't be used too.
+		Bitmaps() ([]Bitmap, error)
+		// DirtyExtents yields the ranges of the disk that have changed by the
+		// word of a bitmap, in order and not touching each other. It tells of
+		// the moment at which it is called.
+		DirtyExtents(bitmap string) iter.Seq2[Span, error]
+	}
+	// BitmapEditor can change them.
+	BitmapEditor interface {
+		BitmapLister
+		// EditBitmaps makes all changes or, if it returns an error, none: a
+		// *BitmapEditError if one of them can't be made. They have survived a
+		// power cut when it returns, and at no time does one leave some.
+		EditBitmaps(edits []BitmapEdit) error
 	}
 )

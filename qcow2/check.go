@@ -382,73 +382,10 @@ func (k *checker) countCluster(e l2Entry, next *hostOff, times uint32, active bo
 
 // countExtensions counts what header extensions refer to.
 func (k *checker) countExtensions() {
-	if b := k.d.hdr.find(extBitmaps); len(b) >= 24 && k.d.hdr.autoclear&autoclearBitmaps != 0 {
-		k.countBitmaps(decodeTable(b[8:24]))
-	}
+	k.countBitmaps()
 	if b := k.d.hdr.find(extCrypto); len(b) >= 16 {
 		t := decodeTable(b[:16])
 		k.refer(t[0], int64(t[1]))
-	}
-}
-
-const (
-	maxBitmapDirectory = 1024 * 65535
-	maxBitmapTable     = 0x8000000
-	bitmapFixed        = 24
-)
-
-// countBitmaps counts the bitmap directory, the tables and the clusters of
-// bitmaps. field is the directory's size and offset.
-func (k *checker) countBitmaps(field []uint64) {
-	size, off := field[0], field[1]
-	if size > maxBitmapDirectory || k.d.inFile("bitmap directory", off, int64(size)) != nil {
-		k.find(block.Corruption, "ERROR bitmap directory of %d bytes at %#x does not lie in the file", size, off)
-		return
-	}
-	k.refer(off, int64(size))
-	dir := make([]byte, size)
-	if err := k.d.readTable("bitmap directory", dir, hostOff(off)); err != nil {
-		k.find(block.CheckFailure, "ERROR bitmap directory: %v", err)
-		return
-	}
-	for len(dir) >= bitmapFixed {
-		table := decodeTable(dir[:8])[0]
-		w := decodeTable(dir[8:bitmapFixed])
-		k.countBitmap(table, int64(w[0]>>32))
-		n := bitmapFixed + int64(w[1]>>32&0xffff) + int64(uint32(w[1]))
-		n = (n + 7) &^ 7
-		if n > int64(len(dir)) {
-			k.find(block.Corruption, "ERROR bitmap directory entry of %d bytes, %d are left", n, len(dir))
-			return
-		}
-		dir = dir[n:]
-	}
-}
-
-func (k *checker) countBitmap(table uint64, entries int64) {
-	if entries > maxBitmapTable || k.d.inFile("bitmap table", table, entries*8) != nil {
-		k.find(block.Corruption, "ERROR bitmap table of %d entries at %#x does not lie in the file", entries, table)
-		return
-	}
-	// Tables that are each their own are not longer than the file.
-	if k.bitmapTables += entries * 8; k.bitmapTables > k.fileSize {
-		k.find(block.Corruption, "ERROR bitmap table of %d entries at %#x shares its place with others", entries, table)
-		return
-	}
-	k.refer(table, entries*8)
-	const step = 8192
-	for b := make([]byte, 8*min(entries, step)); entries > 0; entries -= step {
-		b = b[:8*min(entries, step)]
-		if err := k.d.readTable("bitmap table", b, hostOff(table)); err != nil {
-			k.find(block.CheckFailure, "ERROR bitmap table: %v", err)
-			return
-		}
-		for _, e := range decodeTable(b) {
-			if off := e & offsetMask; off != 0 {
-				k.refer(off, k.d.geo.clusterSize)
-			}
-		}
-		table += 8 * step
 	}
 }
 

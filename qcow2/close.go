@@ -8,7 +8,8 @@ import "errors"
 func (d *disk) Close() error {
 	var err error
 	if d.writable {
-		err = d.finish()
+		// What is wrong with bitmaps must not keep the guest's data from disk.
+		err = errors.Join(d.closeBitmaps(), d.finish())
 	}
 	return errors.Join(err, d.closeReferred(), d.file.Close())
 }

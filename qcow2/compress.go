@@ -121,6 +121,10 @@ func (d *disk) WriteCompressed(p []byte, off int64) error {
 	}
 	token := d.enter()
 	defer d.leave(token)
+	if err := d.announceWrite(); err != nil {
+		return err
+	}
+	defer d.markDirty(off, int64(len(p)))
 	for len(p) > 0 {
 		n := min(int64(len(p)), max(compressBatch, d.geo.clusterSize), d.sliceSpan(guestOff(off)))
 		if err := d.writeSqueezed(p[:n], guestOff(off)); err != nil {

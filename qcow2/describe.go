@@ -8,6 +8,9 @@ import "github.com/diskimg/diskimg/block"
 // image, in bytes: enough for thousands.
 const maxInspect = 512 << 10
 
+// maxInspectBitmaps is the same for the bitmap directory.
+const maxInspectBitmaps = 128 << 10
+
 // Inspect describes the image in f. It reads its header and snapshot table, at
 // most 1 MiB, and nothing else, and opens no other file. The image may be one
 // that Open refuses: encrypted, marked corrupt, or with tables that are broken.
@@ -24,7 +27,7 @@ func Inspect(f block.File) (block.Description, error) {
 	if err != nil {
 		return block.Description{}, wrapOpen("", err)
 	}
-	return d.describe(snapshots), nil
+	return d.describe(snapshots, d.inspectBitmaps(maxInspectBitmaps)), nil
 }
 
 // Describe implements block.Describer.
@@ -33,10 +36,24 @@ func (d *disk) Describe() (block.Description, error) {
 	if err != nil {
 		return block.Description{}, err
 	}
-	return d.describe(snapshots), nil
+	bitmaps, err := d.Bitmaps()
+	if err != nil {
+		bitmaps = nil // a check says what is wrong with them
+	}
+	return d.describe(snapshots, bitmaps), nil
 }
 
-func (d *disk) describe(snapshots []block.Snapshot) block.Description {
+// inspectBitmaps describes bitmaps, none if they can't be understood: a check
+// says why.
+func (d *disk) inspectBitmaps(limit int64) []block.Bitmap {
+	list, err := d.readBitmaps(limit)
+	if err != nil {
+		return nil
+	}
+	return describeBitmaps(list)
+}
+
+func (d *disk) describe(snapshots []block.Snapshot, bitmaps []block.Bitmap) block.Description {
 	h := d.hdr
 	return block.Description{
 		Format:        "qcow2",
@@ -48,12 +65,12 @@ func (d *disk) describe(snapshots []block.Snapshot) block.Description {
 		BackingFormat: string(h.find(extBackingFormat)),
 		DataFile:      string(h.find(extDataFile)),
 		Snapshots:     snapshots,
-		Specific:      h.specific(),
+		Specific:      h.specific(bitmaps),
 	}
 }
 
 // specific lists the fields that only qcow2 has, in the order of qemu-img info.
-func (h *header) specific() []block.Field {
+func (h *header) specific(bitmaps []block.Bitmap) []block.Field {
 	compression := block.Field{Name: "compression-type", Value: [...]string{"zlib", "zstd"}[h.compression&1]}
 	bits := block.Field{Name: "refcount-bits", Value: int64(1) << h.refcountOrder}
 	if h.version == 2 {
@@ -63,8 +80,11 @@ func (h *header) specific() []block.Field {
 		{Name: "compat", Value: "1.1"},
 		compression,
 		{Name: "lazy-refcounts", Value: h.compat&compatLazyRefcounts != 0},
-		bits,
 	}
+	if len(bitmaps) > 0 {
+		list = append(list, block.Field{Name: "bitmaps", Value: bitmapFields(bitmaps)})
+	}
+	list = append(list, bits)
 	if h.incompat&incompatDataFile != 0 {
 		if name := h.find(extDataFile); name != nil {
 			list = append(list, block.Field{Name: "data-file", Value: string(name)})
@@ -74,4 +94,19 @@ func (h *header) specific() []block.Field {
 	return append(list,
 		block.Field{Name: "corrupt", Value: h.incompat&incompatCorrupt != 0},
 		block.Field{Name: "extended-l2", Value: h.incompat&incompatExtendedL2 != 0})
+}
+
+func bitmapFields(bitmaps []block.Bitmap) []any {
+	list := make([]any, len(bitmaps))
+	for i, b := range bitmaps {
+		flags := []any{}
+		if b.InUse {
+			flags = append(flags, "in-use")
+		}
+		if b.Enabled {
+			flags = append(flags, "auto")
+		}
+		list[i] = []block.Field{{Name: "flags", Value: flags}, {Name: "name", Value: b.Name}, {Name: "granularity", Value: b.Granularity}}
+	}
+	return list
 }

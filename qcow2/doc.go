@@ -46,6 +46,14 @@
 // counts in the copies, writes changed tables to new places, and has one write
 // of the header's first sector put all of it in force (swap.go).
 //
+// # Bitmaps
+//
+// Before guest data changes for the first time, the bitmaps that record it are
+// marked in use on disk (bitmaptrack.go). When they are stored, everything new
+// is written beside the old and synced before the header's extension names the
+// new directory; the old one is given up after that (bitmapstore.go). A crash
+// thus leaves bitmaps that are marked, or say all.
+//
 // # Locks
 //
 // In the order in which they are taken; none is held over data I/O but writers
@@ -53,7 +61,8 @@
 //
 //  1. whole: changes of the image as a whole, and checks
 //  2. writers: shared by requests that write, exclusive for such a change
-//  3. ranges: guest ranges that allocate, discard or zero, by whole clusters
-//  4. flushes: one flush runs at a time; those who come meanwhile share the next
-//  5. mu: tables, caches, allocator; shared to look up, exclusive to change
+//  3. bitmaps.mu: the dirty bitmaps, as they are in memory
+//  4. ranges: guest ranges that allocate, discard or zero, by whole clusters
+//  5. flushes: one flush runs at a time; those who come meanwhile share the next
+//  6. mu: tables, caches, allocator; shared to look up, exclusive to change
 package qcow2

@@ -70,6 +70,7 @@ type disk struct {
 	ranges  rangelock.Lock
 	flushes combine.Calls
 	decoded decodedCluster
+	bitmaps bitmaps
 
 	mu            sync.RWMutex // guards what follows
 	hdr           *header
@@ -294,6 +295,9 @@ func (d *disk) prepareWrites() error {
 	if err := d.loadReftable(); err != nil {
 		return err
 	}
+	if err := d.loadBitmaps(); err != nil {
+		return err
+	}
 	if err := d.mapMetadata(); err != nil {
 		return err
 	}
@@ -345,6 +349,7 @@ func (d *disk) mapMetadata() error {
 			m.add(metaInactiveL1, s.l1Offset, int64(s.l1Size)*8)
 		}
 	}
+	d.claimBitmaps(&m)
 	d.meta = m.build()
 	return nil
 }
@@ -357,6 +362,9 @@ func (d *disk) clearAutoclear() error {
 		kept = 0
 	}
 	kept &= autoclearRawData
+	if len(d.bitmaps.list) > 0 {
+		kept |= autoclearBitmaps
+	}
 	if !d.geo.v3 || kept == d.hdr.autoclear {
 		return nil
 	}

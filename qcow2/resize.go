@@ -24,9 +24,9 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	}
 	switch old := d.Size(); {
 	case size < old:
-		return d.settle(d.shrink(size))
+		return d.settle(d.resizeBitmaps(size, func() error { return d.shrink(size) }))
 	case size > old:
-		return d.settle(d.enlarge(size, o.Preallocation))
+		return d.settle(d.resizeBitmaps(size, func() error { return d.enlarge(size, o.Preallocation) }))
 	}
 	return nil
 }

@@ -173,6 +173,7 @@ func (snapshotView) Close() error { return nil }
 func (d *disk) viewOf(s *snapshotRecord) (snapshotView, error) {
 	h := *d.hdr
 	h.l1Size, h.l1Offset, h.size = s.l1Size, s.l1Offset, uint64(s.diskSize)
+	h.autoclear &^= autoclearBitmaps // bitmaps are of the disk as it is now
 	if err := h.validate(); err != nil {
 		return snapshotView{}, err
 	}

@@ -175,6 +175,10 @@ func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
 	if d.data != d.file {
 		return nil, block.Unsupportedf("an image with an external data file can't have internal snapshots")
 	}
+	if len(d.bitmaps.list) > 0 {
+		// They would have to tell what differs between the two states.
+		return nil, block.Invalidf("Device has active dirty bitmaps")
+	}
 	records, _, err := d.readSnapshots(maxSnapshotTable)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,10 @@ import (
 func (d *disk) WriteAt(p []byte, off int64) error {
 	token := d.enter()
 	defer d.leave(token)
+	if err := d.announceWrite(); err != nil {
+		return err
+	}
+	defer d.markDirty(off, int64(len(p)))
 	for len(p) > 0 {
 		n, err := d.writeRun(p, guestOff(off))
 		if err != nil {

@@ -15,6 +15,10 @@ import (
 func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 	token := d.enter()
 	defer d.leave(token)
+	if err := d.announceWrite(); err != nil {
+		return err
+	}
+	defer d.markDirty(off, n)
 	own := flags&block.OwnZeroes != 0
 	asData := func(from, to guestOff) error { return d.zeroAsData(from, to, own) }
 	if !d.canMarkZero() || own && !d.geo.v3 {
@@ -47,6 +51,10 @@ func (d *disk) Discard(off, n int64) error {
 	}
 	token := d.enter()
 	defer d.leave(token)
+	if err := d.announceWrite(); err != nil {
+		return err
+	}
+	defer d.markDirty(off, n)
 	start, end := d.geo.alignUp(off), d.geo.alignDown(off+n)
 	if off+n == d.Size() {
 		end = off + n

@@ -34,7 +34,7 @@ func verbs() []verb {
 	return []verb{
 		createVerb, convertVerb,
 		infoVerb, mapVerb, checkVerb, compareVerb, ioVerb,
-		commitVerb, rebaseVerb, snapshotVerb, resizeVerb,
+		commitVerb, rebaseVerb, snapshotVerb, bitmapVerb, resizeVerb,
 		completionVerb, manVerb,
 	}
 }
