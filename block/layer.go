@@ -123,7 +123,8 @@ type (
 	}
 	// BitmapLister has persistent dirty bitmaps.
 	BitmapLister interface {
-		// Bitmaps lists them in their order, those that can't be used too.
+		// Bitmaps lists them in their order, those that can't be used too. An
+		// image that can't have any says ErrUnsupported.
 		Bitmaps() ([]Bitmap, error)
 		// DirtyExtents yields the ranges of the disk that have changed by the
 		// word of a bitmap, in order and not touching each other. It tells of
@@ -137,5 +138,9 @@ type (
 		// *BitmapEditError if one of them can't be made. They have survived a
 		// power cut when it returns, and at no time does one leave some.
 		EditBitmaps(edits []BitmapEdit) error
+		// HoldBitmaps marks all bitmaps as in use until the image is closed,
+		// as QEMU does when it opens one to write. Without it those that
+		// record are marked before the first write.
+		HoldBitmaps() error
 	}
 )

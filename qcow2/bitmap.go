@@ -72,6 +72,8 @@ type bitmaps struct {
 	list []*bitmap
 }
 
+var errNoBitmaps = block.Unsupportedf("Cannot store dirty bitmaps in qcow2 v2 files")
+
 func errInconsistent(name string) error {
 	return block.Errorf(block.ErrInvalid, "Bitmap '%s' is inconsistent and cannot be used\nTry block-dirty-bitmap-remove to delete this bitmap from disk", name)
 }

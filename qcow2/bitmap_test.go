@@ -324,6 +324,16 @@ func TestBitmapEditErrors(t *testing.T) {
 	}
 }
 
+// A disk can't grow so large that its bitmaps would be too large.
+func TestBitmapTooLarge(t *testing.T) {
+	_, img := newBitmaps(t, block.BitmapEdit{Name: "fine", Granularity: 512})
+	defer img.Close()
+	r, _ := block.As[block.Resizer](img)
+	if err := r.Resize(4<<40, block.ResizeOptions{}); !errors.Is(err, block.ErrNoSpace) || img.Size() != 1<<20 {
+		t.Errorf("%v, the disk has %d bytes", err, img.Size())
+	}
+}
+
 // A bitmap that was not stored can't be used for anything, and can be removed.
 func TestBitmapInUse(t *testing.T) {
 	f, img := newBitmaps(t, block.BitmapEdit{Name: "on"}, block.BitmapEdit{Name: "off", Disabled: true})

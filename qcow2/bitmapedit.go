@@ -81,7 +81,7 @@ func (d *disk) newBitmap(list []*bitmap, e block.BitmapEdit) (*bitmap, error) {
 	case gran < 1<<minGranularityBits || gran > 1<<maxGranularityBits || gran&(gran-1) != 0:
 		return nil, block.Invalidf("Granularity must be power of 2 and at least 512")
 	case !d.geo.v3:
-		return nil, block.Unsupportedf("Cannot store dirty bitmaps in qcow2 v2 files")
+		return nil, errNoBitmaps
 	case len(e.Name) > maxBitmapName:
 		return nil, block.Errorf(block.ErrNoSpace, "Name length exceeds maximum (%d characters)", maxBitmapName)
 	case len(list) >= maxBitmaps:

@@ -26,6 +26,9 @@ func (d *disk) currentBitmaps() ([]*bitmap, error) {
 
 // Bitmaps implements block.BitmapLister.
 func (d *disk) Bitmaps() ([]block.Bitmap, error) {
+	if !d.geo.v3 {
+		return nil, errNoBitmaps
+	}
 	list, err := d.currentBitmaps()
 	if err != nil {
 		return nil, err

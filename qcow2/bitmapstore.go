@@ -40,6 +40,7 @@ func (d *disk) saveBitmaps(next []*bitmap, inUse bool) error {
 		return err
 	}
 	if err := s.switchDirectory(place); err != nil {
+		s.undo() // the image is broken, or the header is as it was
 		return err
 	}
 	s.release()

@@ -22,7 +22,23 @@ func (d *disk) announceWrite() error {
 	if d.bitmaps.begun.Load() {
 		return nil
 	}
-	if err := d.holdBitmaps(func(b *bitmap) bool { return b.enabled }); err != nil {
+	return d.begin(func(b *bitmap) bool { return b.enabled })
+}
+
+// HoldBitmaps implements block.BitmapEditor.
+func (d *disk) HoldBitmaps() error {
+	if !d.writable {
+		return block.ErrReadOnly
+	}
+	d.bitmaps.mu.Lock()
+	defer d.bitmaps.mu.Unlock()
+	return d.begin(func(*bitmap) bool { return true })
+}
+
+// begin marks bitmaps as in use and notes that writing may begin. Needs
+// bitmaps.mu; takes mu.
+func (d *disk) begin(which func(*bitmap) bool) error {
+	if err := d.holdBitmaps(which); err != nil {
 		return err
 	}
 	d.bitmaps.begun.Store(true)

@@ -61,14 +61,14 @@ func (c *bitmapCommand) run(sh *shell, args []string) error {
 	for i := range c.edits {
 		c.edits[i].Name, c.edits[i].Granularity = args[1], granularity
 	}
-	img, err := c.input.open(args[0], diskimg.OpenOptions{Writable: true})
+	img, err := c.input.open(args[0], diskimg.OpenOptions{Writable: true, NoBacking: true})
 	if err != nil {
 		return err
 	}
 	if c.format == "" && !c.imageOpts {
 		sh.warnGuessed(args[0], img)
 	}
-	err = c.openSource(func() error { return editBitmaps(img, c.edits) })
+	err = c.openSource(func() error { return sh.editBitmaps(img, c.edits) })
 	if closed := img.Close(); err == nil {
 		err = closed
 	}
@@ -111,7 +111,7 @@ func (c *bitmapCommand) openSource(f func() error) error {
 	if c.sourceFormat != nil {
 		in.format = *c.sourceFormat
 	}
-	from, err := in.open(*c.source, diskimg.OpenOptions{})
+	from, err := in.open(*c.source, diskimg.OpenOptions{NoBacking: true})
 	if err != nil {
 		return err
 	}
@@ -123,12 +123,12 @@ func (c *bitmapCommand) openSource(f func() error) error {
 }
 
 // editBitmaps makes the changes and words what goes wrong as qemu-img does.
-func editBitmaps(img *diskimg.Image, edits []block.BitmapEdit) error {
+func (sh *shell) editBitmaps(img *diskimg.Image, edits []block.BitmapEdit) error {
 	editor, ok := block.As[block.BitmapEditor](img)
 	if !ok {
 		e := edits[0]
 		if e.Op == block.AddBitmap {
-			return bitmapFailure(e, "Can't store persistent bitmaps to "+img.Path()+": Operation not supported", block.ErrUnsupported)
+			return bitmapFailure(e, "Can't store persistent bitmaps to "+sh.node(img)+": Operation not supported", block.ErrUnsupported)
 		}
 		return bitmapFailure(e, "Dirty bitmap '"+e.Name+"' not found", block.ErrInvalid)
 	}
@@ -139,11 +139,20 @@ func editBitmaps(img *diskimg.Image, edits []block.BitmapEdit) error {
 	}
 	text := sentence.Of(failed.Err)
 	if failed.Edit.Op == block.AddBitmap && !errors.Is(err, block.ErrInvalid) {
-		text = "Can't make bitmap '" + failed.Edit.Name + "' persistent in '" + img.Path() + "': " + text
+		text = "Can't make bitmap '" + failed.Edit.Name + "' persistent in '" + sh.node(img) + "': " + text
 	}
 	return bitmapFailure(failed.Edit, text, err)
 }
 
 func bitmapFailure(e block.BitmapEdit, text string, err error) error {
 	return &sentence.Error{Text: "Operation " + e.Op.String() + " on bitmap " + e.Name + " failed: " + text, Err: err}
+}
+
+// node is what messages call an image that has been opened: its path, or a
+// name such as QEMU makes up.
+func (sh *shell) node(img *diskimg.Image) string {
+	if sh.emulate {
+		return "#block100"
+	}
+	return img.Path()
 }

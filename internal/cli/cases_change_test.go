@@ -58,3 +58,27 @@ func TestResize(t *testing.T) {
 	}
 	differential(t, sample(resizeLines, allowed), allowed...)
 }
+
+var bitmapLines = []string{
+	"bitmap", "bitmap bm", "bitmap bm one", "bitmap --foo bm one", "bitmap --add bm", "bitmap --add bm one two", "bitmap --add bm one", "bitmap --add bm new", "bitmap --add q new", "bitmap --add raw new", "bitmap --add old new", "bitmap --add missing new", "bitmap --add dir new", "bitmap --add text new", "bitmap --add corrupt new", "bitmap --add zero new", "bitmap --add datafile new", "bitmap --add orphan new",
+	"bitmap --add -g 4k bm new", "bitmap --add -g 3k bm new", "bitmap --add -g 256 bm new", "bitmap --add -g 4G bm new", "bitmap --add -g 2G bm new", "bitmap --add -g x bm new", "bitmap --add -g 0 bm new", "bitmap --add --granularity=64k bm new", "bitmap --clear -g 4k bm one", "bitmap --add bm ''", "bitmap --add bm " + long + long + long + long,
+	"bitmap --remove bm one", "bitmap --remove bm nope", "bitmap --remove q nope", "bitmap --remove raw nope", "bitmap --remove inuse one", "bitmap --remove --add bm one", "bitmap --add --remove bm new", "bitmap --add --disable bm new", "bitmap --add --add bm new",
+	"bitmap --clear bm one", "bitmap --clear bm nope", "bitmap --clear inuse one", "bitmap --clear inuse usable", "bitmap --clear raw one", "bitmap --enable bm two", "bitmap --enable bm one", "bitmap --enable inuse one", "bitmap --disable bm one", "bitmap --disable bm two", "bitmap --disable inuse one", "bitmap --disable bm nope",
+	"bitmap --merge one bm two", "bitmap --merge one bm one", "bitmap --merge nope bm one", "bitmap --merge one bm nope", "bitmap --merge one inuse usable", "bitmap --merge usable inuse one", "bitmap --merge", "bitmap --merge one --merge three bm two", "bitmap --merge three bm one", "bitmap --add --merge one bm new", "bitmap --add -g 2M --merge one --merge three --disable bm new",
+	"bitmap --merge one -b bm2 bm two", "bitmap --merge one -b bm -F qcow2 inuse usable", "bitmap --merge one -b missing bm two", "bitmap --merge one -b raw bm two", "bitmap --merge one -b raw -F raw bm two", "bitmap --merge one -b bmover -F qcow2 bm two", "bitmap --merge nope -b bmover -F qcow2 bm two", "bitmap --merge one -F qcow2 bm two", "bitmap --add -b bmover bm new", "bitmap --merge one -b bm -F raw bm two", "bitmap --merge one -b bm bmover one",
+	"bitmap -f qcow2 --add bm new", "bitmap -f raw --add bm new", "bitmap --image-opts --add driver=qcow2,file.filename=bm new", "bitmap --image-opts -f qcow2 --add bm new", "bitmap --object foo --add bm new", "bitmap -U --add bm new", "bitmap --add forgotten new", "bitmap --remove forgotten one",
+	"resize bm 8M", "resize --shrink bm 2M", "resize inuse 8M", "resize --shrink bm 512", "snapshot -c x bm", "snapshot -a first bmsnap", "snapshot -d first bmsnap", "snapshot -l bmsnap", "commit bmover", "commit -d bmover",
+}
+
+// noForgotten: that bitmaps are out of date is not told of images that are not to
+// have any.
+var noForgotten = difference{lines: ".* forgotten( .*)?", why: "bitmaps that another program has made worthless are not there", stderr: "(qemu-img: Operation remove on bitmap one failed: Dirty bitmap 'one' not found)?"}
+
+func TestBitmap(t *testing.T) {
+	allowed := []difference{
+		noObjects, noForgotten,
+		{lines: "bitmap --merge one -b bm -F raw bm two", why: "a file that is being changed is not read", stderr: "qemu-img: Could not open 'bm': Failed to get shared .*"},
+		{lines: "commit -d bmover", why: "what has not been written to is left alone", images: true},
+	}
+	differential(t, sample(bitmapLines, allowed), allowed...)
+}

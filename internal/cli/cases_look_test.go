@@ -26,10 +26,12 @@ var infoLines = []string{
 	`info 'json:{"file.filename":"q"}'`, `info -f raw 'json:{"file.filename":"q"}'`, `info 'json:{"driver":"qcow2","file.filename":"none"}'`,
 	"info file:foo:bar", `info 'json:{"driver":"qcow2","file":{"driver":"file","filename":"dir/over"}}'`,
 	"info 'json:{'", "info 'json:{}'", "info 'json:[]'",
+	"info bm", "info --output=json bm", "info inuse", "info --output=json inuse", "info forgotten", "info bmsnap",
+	"info --backing-chain bmover", "info --backing-chain --output=json bmover",
 }
 
 func TestInfo(t *testing.T) {
-	differential(t, infoLines,
+	differential(t, infoLines, noForgotten,
 		difference{lines: "info .*aes", why: "the kind of encryption is not shown", stdout: ".*encrypted.*"},
 		difference{lines: "info 'json:{'", why: "another JSON parser", stderr: `qemu-img: Could not open 'json:{': Could not parse the JSON options: .*`})
 }

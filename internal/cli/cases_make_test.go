@@ -79,12 +79,16 @@ var convertLines = []string{
 	"convert -B raw -F qcow2 -O qcow2 over new", "convert -O qcow2 -o backing_file=raw,backing_fmt=raw over new", "convert -O qcow2 -B ../raw -F raw over dir/new", "convert -O qcow2 -c -B raw -F raw over new", "convert -B raw -F raw -O qcow2 over raw", "convert -B raw -F raw -O qcow2 short3 new",
 	"convert -l foo q new", "convert -l first snaps new", "convert -l 1 snaps new", "convert -l 'a second one' snaps new", "convert -l snapshot.id=2 snaps new", "convert -l snapshot.name=first snaps new", "convert -l snapshot.id=1,snapshot.name=first snaps new", "convert -l snapshot.id=1,snapshot.name=b snaps new",
 	"convert -l snapshot.name=nope snaps new", "convert -l snapshot.foo=1 snaps new", "convert -l 1 raw new", "convert -l 1 snaps snaps new", "convert -l '' snaps new", "convert -O qcow2 -l 2 snaps new", "convert snaps new", "convert -O qcow2 snaps new",
-	"convert aes new", "convert -O bochs q new", "convert -O bochs q nbd://x", "convert --bitmaps q new", "convert --object foo q new",
+	"convert aes new", "convert -O bochs q new", "convert -O bochs q nbd://x", "convert --object foo q new",
+	"convert --bitmaps q new", "convert --bitmaps raw new", "convert --bitmaps -O qcow2 raw new", "convert --bitmaps -O qcow2 q new", "convert --bitmaps -O qcow2 old new", "convert --bitmaps -O raw bm new", "convert --bitmaps -O qcow2 bm new", "convert --bitmaps -O qcow2 -o compat=0.10 bm new", "convert --bitmaps -O qcow2 -o cluster_size=512 bm new",
+	"convert --bitmaps -O qcow2 bm bm2 new", "convert --bitmaps -O qcow2 inuse new", "convert --bitmaps --skip-broken-bitmaps -O qcow2 inuse new", "convert --skip-broken-bitmaps -O qcow2 inuse new", "convert --bitmaps --skip-broken-bitmaps -O qcow2 bm new", "convert --bitmaps -O qcow2 bmover new", "convert --bitmaps -O qcow2 -B bm -F qcow2 bmover new",
+	"convert --bitmaps -n -O qcow2 bm q", "convert --bitmaps -n -O qcow2 bm2 bm", "convert --bitmaps -n -O qcow2 bm2 q", "convert --bitmaps -n -O qcow2 bm raw", "convert --bitmaps -n -O raw bm raw", "convert --bitmaps -l first -O qcow2 bmsnap new", "convert --bitmaps -O qcow2 forgotten new", "convert --bitmaps -c -O qcow2 bm new", "convert --bitmaps --image-opts -O qcow2 driver=qcow2,file.filename=bm new",
+	"convert --bitmaps -O qcow2 -o data_file=newdf bm new", "convert -O qcow2 bm new",
 }
 
 func TestConvert(t *testing.T) {
 	allowed := []difference{
-		optionLists, noObjects, noEncryption,
+		optionLists, noObjects, noEncryption, noForgotten,
 		{
 			lines:  "convert (-O qcow2 )?q q|convert raw raw|convert q link|convert .*over raw|convert -n .*q q",
 			why:    "what is wrong is told, also where there are no locks",
@@ -100,7 +104,6 @@ func TestConvert(t *testing.T) {
 			stderr: "qemu-img: Cannot use --target-is-zero when the destination image has a backing file",
 		},
 		{lines: "convert -B raw -F raw -O qcow2 short3 new", why: "what lies between is copied", images: true},
-		{lines: "convert --bitmaps .*", why: "no bitmaps yet", stderr: "qemu-img: --bitmaps: copying dirty bitmaps is not supported yet"},
 	}
 	differential(t, sample(convertLines, allowed), allowed...)
 }

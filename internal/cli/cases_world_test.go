@@ -99,6 +99,24 @@ img snapshot -c x oldsnaps
 img create -f qcow2 -o refcount_bits=1 onebit 1M
 io onebit 'write -P 1 0 64k'
 
+img create -f qcow2 bm 4M
+img bitmap --add -g 32k bm one
+io bm 'write -P 1 1M 100k' 'write -P 2 3M 1'
+img bitmap --add --disable bm two
+img bitmap --add --disable -g 512 bm three
+io bm 'write -P 1 2M 100k'
+cp bm inuse; qemu-io -c abort inuse >/dev/null 2>&1 || true
+img bitmap --add inuse usable
+img create -f qcow2 bm2 2M
+img bitmap --add bm2 one
+img bitmap --add bm2 other
+io bm2 'write -P 1 1M 100k'
+cp bm forgotten; printf '\0' | dd of=forgotten bs=1 seek=95 conv=notrunc status=none
+img create -f qcow2 -b bm -F qcow2 bmover
+img bitmap --add bmover one
+io bmover 'write -P 4 0 64k'
+cp bm bmsnap; img snapshot -c first bmsnap
+
 cp q truncated; truncate -s 400000 truncated
 cp q badmagic; printf XXXX | dd of=badmagic conv=notrunc status=none
 cp q badversion; printf '\0\0\0\011' | dd of=badversion bs=1 seek=4 conv=notrunc status=none

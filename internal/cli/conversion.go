@@ -25,6 +25,7 @@ type conversion struct {
 	opened  []*diskimg.Image
 	sources []*diskimg.Image // the same, or a snapshot in one
 	size    int64            // of all sources
+	found   []block.Bitmap   // to be copied
 }
 
 func (v *conversion) close() {
@@ -228,9 +229,15 @@ func (v *conversion) copy(img *diskimg.Image) error {
 	p := v.sh.progress(v.showProgress && !v.quiet)
 	defer p.end()
 	v.o.Progress = p.update
+	if err := v.mayHaveBitmaps(img); err != nil {
+		return err
+	}
 	err := job.Convert(v.sh.ctx, img, v.sources, v.o)
 	p.finish(err)
-	return copyError(err)
+	if err != nil {
+		return copyError(err)
+	}
+	return v.copyBitmaps(img)
 }
 
 // copyError words what ended the copying.

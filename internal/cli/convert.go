@@ -33,7 +33,7 @@ type convertCommand struct {
 	cache, sourceCache             cacheMode
 	compress, offload, unordered   bool
 	keep, targetIsZero, targetOpts bool
-	bitmaps, salvage               bool
+	bitmaps, skipBroken, salvage   bool
 	quiet, showProgress            bool
 }
 
@@ -52,7 +52,8 @@ func (c *convertCommand) options() []option {
 		{long: "target-is-zero", help: "with -n: the image that is there reads as zero", set: on(&c.targetIsZero)},
 		{long: "target-image-opts", help: "with -n: OUTPUT is a list as driver=qcow2,file.filename=disk", set: on(&c.targetOpts)},
 		{short: 'l', arg: "SNAPSHOT", help: "copy an internal snapshot, by ID or name, or as\nsnapshot.id=ID,snapshot.name=NAME", set: given(&c.snapshotArg)},
-		{long: "bitmaps", help: "copy dirty bitmaps; not supported yet", set: on(&c.bitmaps)},
+		{long: "bitmaps", help: "copy the dirty bitmaps of the input too", set: on(&c.bitmaps)},
+		{long: "skip-broken-bitmaps", help: "with --bitmaps: pass over those that can't be used", set: on(&c.skipBroken)},
 		{long: "salvage", help: "go on after errors of reading; what can't be read is zero", set: on(&c.salvage)},
 		{short: 'C', help: "let the kernel copy, without looking for zeros", set: on(&c.offload)},
 		{short: 'm', arg: "N", help: "read N chunks at a time, 1 to 16", set: given(&c.workersArg)},
@@ -79,6 +80,9 @@ func (c *convertCommand) run(sh *shell, args []string) error {
 	v := &conversion{convertCommand: c, sh: sh, o: o, name: args[len(args)-1]}
 	defer v.close()
 	if err := v.openSources(args[:len(args)-1]); err != nil {
+		return err
+	}
+	if err := v.findBitmaps(); err != nil {
 		return err
 	}
 	if c.keep {
@@ -120,8 +124,8 @@ func (c *convertCommand) check(sh *shell, args []string) error {
 		return failf("Must specify image file name")
 	case len(args) > 2 && c.snapshotArg != nil:
 		return failf("No support for concatenating multiple snapshot")
-	case c.bitmaps:
-		return failf("--bitmaps: copying dirty bitmaps is not supported yet")
+	case c.skipBroken && !c.bitmaps:
+		return failf("Use of --skip-broken-bitmaps requires --bitmaps")
 	case !c.sourceCache.valid():
 		return failf("Invalid source cache option: %s", c.sourceCache)
 	}

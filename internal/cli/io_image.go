@@ -47,10 +47,21 @@ func (o *ioOpening) open() (*diskimg.Image, error) {
 	if err := o.checkImage(); err != nil {
 		return nil, err
 	}
-	return o.target.Open(&diskimg.OpenOptions{
+	img, err := o.target.Open(&diskimg.OpenOptions{
 		Format: o.format, Policy: permissive, ForceShare: o.share, Snapshot: o.snapshot && !o.readOnly,
 		Writable: !o.readOnly, NoSync: o.cache == "unsafe",
 	})
+	if err != nil {
+		return nil, err
+	}
+	if e, ok := block.As[block.BitmapEditor](img); ok && img.Writable() {
+		err = e.HoldBitmaps()
+	}
+	if err != nil {
+		img.Close()
+		return nil, err
+	}
+	return img, nil
 }
 
 // openNamed opens the image that the command line names.
