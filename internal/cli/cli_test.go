@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/diskimg/diskimg/internal/qemu"
@@ -300,7 +301,9 @@ func TestProgressAsQEMU(t *testing.T) {
 	}
 }
 
-func TestProgressBar(t *testing.T) {
+func TestProgressBar(t *testing.T) { synctest.Test(t, testProgressBar) }
+
+func testProgressBar(t *testing.T) {
 	var out bytes.Buffer
 	p := &progress{draw: (*progress).drawBar, bar: true, out: &out, start: time.Now().Add(-2 * time.Second),
 		width: func() int { return 100 }, signals: make(chan os.Signal)}

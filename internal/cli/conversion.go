@@ -110,7 +110,7 @@ func (v *conversion) intoExisting() error {
 	} else if v.outFormat != nil {
 		return failf("--image-opts and --format are mutually exclusive")
 	}
-	if err := v.refuseInputs(v.name, v.targetOpts); err != nil {
+	if err := refuseInputs(v.name, v.targetOpts, v.opened); err != nil {
 		return err
 	}
 	img, err := out.open(v.name, diskimg.OpenOptions{Writable: true, NoSync: v.cache == "unsafe"})
@@ -194,7 +194,7 @@ func (v *conversion) plan() (*diskimg.Plan, error) {
 	if err := s.Set("size", strconv.FormatInt(v.size, 10)); err != nil {
 		return nil, err
 	}
-	if err := v.refuseInputs(path, false); err != nil {
+	if err := refuseInputs(path, false, v.opened); err != nil {
 		return nil, err
 	}
 	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive, Unchecked: true, NoSync: v.cache == "unsafe"})
@@ -205,7 +205,7 @@ func (v *conversion) plan() (*diskimg.Plan, error) {
 }
 
 // refuseInputs refuses an output that is one of the inputs or lies below one.
-func (v *conversion) refuseInputs(name string, imageOpts bool) error {
+func refuseInputs(name string, imageOpts bool, inputs []*diskimg.Image) error {
 	t, err := target(name, imageOpts)
 	if err != nil {
 		return nil // opening it will tell
@@ -214,10 +214,10 @@ func (v *conversion) refuseInputs(name string, imageOpts bool) error {
 	if err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
-	for _, img := range v.opened {
+	for _, img := range inputs {
 		for ; img != nil; img = img.Backing() {
 			if other, err := os.Stat(img.Path()); err == nil && os.SameFile(info, other) {
-				return failf("%s: can't be the output: it is the input, or lies below it; convert to another file", v.name)
+				return failf("%s: can't be the output: it is the input, or lies below it; convert to another file", name)
 			}
 		}
 	}

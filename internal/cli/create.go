@@ -185,13 +185,18 @@ func parseSize(sh *shell, s, what string, limit uint64) (int64, error) {
 	if size.HexWithSuffix(s) {
 		sh.warnHex(s)
 	}
+	return readSize(s, what, 0, int64(limit))
+}
+
+// readSize is parseSize without warnings.
+func readSize(s, what string, least, most int64) (int64, error) {
 	n, err := size.Parse(s)
 	switch {
 	case errors.Is(err, size.ErrSyntax):
 		return 0, messages{"Invalid " + what + " specified. You may use k, M, G, T, P or E suffixes for",
 			"kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."}
-	case err != nil || n > limit:
-		return 0, failf("Invalid %s specified. Must be between 0 and %d.", what, limit)
+	case err != nil || n > uint64(most) || n < uint64(least):
+		return 0, failf("Invalid %s specified. Must be between %d and %d.", what, least, most)
 	}
 	return int64(n), nil
 }

@@ -260,11 +260,14 @@ var steps = regexp.MustCompile(`(    \(\d+\.\d\d/100%\)\r)+`)
 // madeUp is a name that QEMU makes up.
 var madeUp = regexp.MustCompile(`#block\d{3,}`)
 
-// normalize takes out how often progress was shown, what made-up names are, and
-// the newline that qemu-img forgets after some messages.
+var runTime = regexp.MustCompile(`Run completed in \d+\.\d\d\d seconds\.`)
+
+// normalize takes out how often progress was shown, how long things took, what
+// made-up names are, and the newline that qemu-img forgets after some messages.
 func normalize(s string) string {
 	s = madeUp.ReplaceAllString(s, "#block100")
 	s = steps.ReplaceAllString(s, "    (progress)\r")
+	s = runTime.ReplaceAllString(s, "Run completed in some time.")
 	if s != "" && !strings.HasSuffix(s, "\n") {
 		s += "\n"
 	}

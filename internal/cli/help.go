@@ -32,10 +32,22 @@ const (
 // verbs returns the table of commands, in the order in which they are shown.
 func verbs() []verb {
 	return []verb{
-		createVerb, convertVerb,
-		infoVerb, mapVerb, checkVerb, compareVerb, ioVerb,
-		commitVerb, rebaseVerb, snapshotVerb, bitmapVerb, resizeVerb,
-		completionVerb, manVerb,
+		createVerb,
+		convertVerb,
+		ddVerb,
+		infoVerb,
+		mapVerb,
+		checkVerb,
+		compareVerb,
+		benchVerb,
+		ioVerb,
+		commitVerb,
+		rebaseVerb,
+		snapshotVerb,
+		bitmapVerb,
+		resizeVerb,
+		completionVerb,
+		manVerb,
 	}
 }
 
