@@ -37,7 +37,7 @@ func (d *disk) alloc(i int64) (newBlock, error) {
 
 // firstBitmap is the bitmap of a new block as it is first written.
 func (d *disk) firstBitmap() []byte {
-	if d.foot.kind == Differencing {
+	if d.differencing {
 		return make([]byte, d.bitmapSize)
 	}
 	return bytes.Repeat([]byte{0xff}, int(d.bitmapSize))

@@ -1,6 +1,7 @@
 package vhd
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/diskimg/diskimg/block"
@@ -97,7 +98,7 @@ func (k *checker) checkBlocks() {
 	}
 	d.eachOverlap(func(err error) bool { k.find(block.Corruption, "%v", err); return true })
 	k.blocks = k.res.Corruptions - before
-	k.res.Clusters = int64(len(d.bat))
+	k.res.Clusters = blocks(d.Size(), d.blockSize)
 	k.res.ImageEnd = d.end + footerSize
 	// Less than a block is what others leave to align their blocks.
 	if k.unnamed = d.end - d.contentEnd(); k.unnamed >= d.span() {
@@ -106,10 +107,28 @@ func (k *checker) checkBlocks() {
 }
 
 // Check implements block.Checker. All there is to a fixed disk is its footer,
-// and without that it can't be opened.
+// and without that it can't be opened. What is behind it counts as a leak.
 func (d *fixed) Check(o block.CheckOptions) (block.CheckResult, error) {
 	if (o.FixLeaks || o.FixCorruptions) && !d.writable {
 		return block.CheckResult{}, block.ErrReadOnly
 	}
-	return block.CheckResult{ImageEnd: d.Size() + footerSize}, nil
+	d.writers.Lock()
+	defer d.writers.Unlock()
+	r := block.CheckResult{ImageEnd: d.at + footerSize}
+	size, err := d.file.Size()
+	if err != nil || size <= r.ImageEnd {
+		return r, err
+	}
+	r.Leaks++
+	if o.Report != nil {
+		o.Report(block.Finding{Severity: block.Leak, Offset: r.ImageEnd, Text: fmt.Sprintf("Leaked: %d bytes behind the footer", size-r.ImageEnd)})
+	}
+	if !o.FixLeaks {
+		return r, nil
+	}
+	if err := d.file.Truncate(r.ImageEnd); err != nil {
+		return r, err
+	}
+	r.LeaksFixed++
+	return r, d.sync()
 }

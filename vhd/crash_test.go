@@ -40,14 +40,19 @@ type change struct {
 	first, end int
 	id         uint32
 	maybe      bool
+	size       int64 // that the disk gets, if it is not 0
 }
 
 type scenario struct {
 	rand    *rand.Rand
 	options vhd.CreateOptions
-	parent  *storage.Memory // nil without
+	parents map[string]*storage.Memory // by name
+	below   int                        // sectors that the parent shows at first
+	shown   int                        // sectors of the parent, 0 if it is gone
+	alone   bool                       // the parent may have been taken away
 	changes []change
 	safe    int // how many of them have been flushed
+	reopen  bool
 	// mark, if not nil, is told how far changes has come.
 	mark func(started, safe int)
 }
@@ -56,37 +61,44 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 	t.Helper()
 	s := &scenario{rand: rand.New(rand.NewPCG(seed, 1))}
 	s.options = vhd.CreateOptions{Size: 512 * int64(24+s.rand.IntN(60)), BlockSize: 4096 << s.rand.IntN(2)}
-	switch s.rand.IntN(5) {
-	case 0, 1:
-		s.makeParent(t)
-	case 2:
+	switch s.rand.IntN(8) {
+	case 0, 1, 2:
+		size := s.options.Size + 512*int64(s.rand.IntN(40)-20)
+		s.below, s.shown = int(min(size, s.options.Size)/sector), int(size/sector)
+		s.parents = map[string]*storage.Memory{}
+		for _, name := range []string{"one", "two", "three"} {
+			s.makeParent(t, name, size)
+		}
+	case 3:
 		s.options.BlockSize = 4 << 20 // bitmaps of two sectors
+	case 4:
+		s.options.Type = vhd.Fixed
 	}
 	return s
 }
 
-// makeParent makes a fixed disk below, with content.
-func (s *scenario) makeParent(t *testing.T) {
+// makeParent makes a fixed disk below, with content that is that of all others.
+func (s *scenario) makeParent(t *testing.T, name string, size int64) {
 	t.Helper()
-	s.parent = storage.NewMemory()
-	data := make([]byte, s.options.Size)
+	f, data := storage.NewMemory(), make([]byte, size)
 	stamp.Fill(data, 0, parentID)
-	if err := vhd.Create(s.parent, &vhd.CreateOptions{Type: vhd.Fixed, Size: s.options.Size}); err != nil {
+	if err := vhd.Create(f, &vhd.CreateOptions{Type: vhd.Fixed, Size: size}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.parent.WriteAt(data, 0); err != nil {
+	if _, err := f.WriteAt(data, 0); err != nil {
 		t.Fatal(err)
 	}
-	id, err := vhd.Identify(s.parent)
+	id, err := vhd.Identify(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.options.Parent = &vhd.Parent{Identity: id, Name: "parent"}
+	s.parents[name] = f
+	s.options.Parent = &vhd.Parent{Identity: id, Name: name}
 }
 
-// OpenImage serves the parent.
-func (s *scenario) OpenImage(block.Ref) (*block.Image, error) {
-	return vhd.Open(s.parent.Reopen(), nil)
+// OpenImage serves a parent.
+func (s *scenario) OpenImage(ref block.Ref) (*block.Image, error) {
+	return vhd.Open(s.parents[ref.Name].Reopen(), nil)
 }
 
 // OpenFile refuses.
@@ -105,7 +117,8 @@ func (s *scenario) play(f func() block.File, n int, stubborn bool) error {
 	}
 	var errs error
 	for range n {
-		if s.rand.IntN(8) == 0 {
+		if s.reopen || s.rand.IntN(8) == 0 {
+			s.reopen = false
 			if err := img.Close(); err != nil {
 				return errors.Join(errs, err)
 			}
@@ -137,6 +150,9 @@ func (s *scenario) noted(flushed bool) {
 
 // step does one operation.
 func (s *scenario) step(img *block.Image) error {
+	if s.rand.IntN(6) == 0 {
+		return s.wholeStep(img)
+	}
 	c := change{first: s.rand.IntN(int(img.Size() / sector))}
 	c.end = c.first + 1 + s.rand.IntN(min(int(img.Size()/sector)-c.first, 20))
 	off, n := int64(c.first)*sector, int64(c.end-c.first)*sector
@@ -171,6 +187,80 @@ func (s *scenario) step(img *block.Image) error {
 	return err
 }
 
+// wholeStep does one operation on the image as a whole.
+func (s *scenario) wholeStep(img *block.Image) error {
+	e, _ := block.As[block.Emptier](img)
+	b, _ := block.As[block.BackingChanger](img)
+	now := int(img.Size() / sector)
+	var err error
+	switch kind := s.rand.IntN(6); {
+	case kind == 0 && e != nil:
+		s.changes = append(s.changes, change{end: min(s.shown, now), id: parentID, maybe: true}, change{end: now, maybe: true})
+		s.noted(false)
+		err = e.MakeEmpty()
+	case kind == 1 && b != nil && s.parents != nil && !s.alone:
+		names := []string{"one", "two", "three"}
+		err = b.ChangeBacking(names[s.rand.IntN(3)], "vpc")
+		s.reopen = true
+	case kind == 2 && b != nil && s.rand.IntN(4) == 0:
+		s.changes = append(s.changes, change{end: now, maybe: true})
+		s.noted(false)
+		if err = b.ChangeBacking("", ""); err == nil {
+			s.alone, s.shown = true, 0
+		}
+		s.reopen = true
+	case kind > 2:
+		return s.resize(img)
+	default:
+		return nil
+	}
+	if err == nil {
+		s.noted(true)
+	}
+	return err
+}
+
+// resize makes the disk larger or smaller, by what makes tables grow or not.
+func (s *scenario) resize(img *block.Image) error {
+	old := img.Size()
+	size := max(sector, old+int64(s.rand.IntN(80)-40)*sector)
+	if s.rand.IntN(6) == 0 {
+		size = old + 128*s.options.BlockSize%(4<<20)
+	}
+	if size == old {
+		return nil
+	}
+	c := change{first: int(min(size, old) / sector), end: int(max(size, old) / sector), size: size}
+	s.changes = append(s.changes, c)
+	s.noted(false)
+	o := block.ResizeOptions{Shrink: true}
+	if size > old && s.options.Type == vhd.Fixed {
+		o.Preallocation = []block.Preallocation{block.PreallocOff, block.PreallocFalloc, block.PreallocFull}[s.rand.IntN(3)]
+	}
+	r, _ := block.As[block.Resizer](img)
+	err := r.Resize(size, o)
+	if err == nil {
+		s.noted(true)
+	}
+	s.changes[len(s.changes)-1].maybe = err != nil
+	return err
+}
+
+// sizes returns what the size of the disk may be.
+func (s *scenario) sizes(safe, started int) []int64 {
+	may := []int64{s.options.Size}
+	for i, c := range s.changes[:started] {
+		if c.size == 0 {
+			continue
+		}
+		if i < safe && !c.maybe {
+			may = may[:0]
+		}
+		may = append(may, c.size)
+	}
+	return may
+}
+
 // holds checks an image: no corruption, and each sector with what it may hold
 // when the first safe changes are flushed and started have begun.
 func (s *scenario) holds(img *block.Image, safe, started int) error {
@@ -179,6 +269,9 @@ func (s *scenario) holds(img *block.Image, safe, started int) error {
 	r, err := k.Check(block.CheckOptions{Report: func(f block.Finding) { found = append(found, f.Text) }})
 	if err != nil || r.Corruptions+r.Errors > 0 {
 		return fmt.Errorf("check: %w %q", err, found)
+	}
+	if may := s.sizes(safe, started); !slices.Contains(may, img.Size()) {
+		return fmt.Errorf("the size is %d, may be %d", img.Size(), may)
 	}
 	p := make([]byte, img.Size())
 	if _, err := img.ReadAt(p, 0); err != nil {
@@ -195,7 +288,7 @@ func (s *scenario) holds(img *block.Image, safe, started int) error {
 // may returns what a sector may hold.
 func (s *scenario) may(at, safe, started int) []uint32 {
 	may := []uint32{0}
-	if s.parent != nil {
+	if at < s.below {
 		may[0] = parentID
 	}
 	for i, c := range s.changes[:started] {
@@ -206,6 +299,9 @@ func (s *scenario) may(at, safe, started int) []uint32 {
 			may = may[:0]
 		}
 		may = append(may, c.id)
+		if c.size != 0 && s.options.Type == vhd.Fixed && at == c.first && (i >= safe || c.maybe) {
+			may = append(may, garbage) // the footer
+		}
 	}
 	return may
 }

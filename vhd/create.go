@@ -7,7 +7,6 @@ import (
 	"errors"
 	"math"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
@@ -120,17 +119,18 @@ func (o *CreateOptions) validate() error {
 	case o.BlockSize < minBlockSize || o.BlockSize > maxBlockSize || o.BlockSize&(o.BlockSize-1) != 0:
 		return block.Invalidf("Block size must be a power of two between %dk and %dM", minBlockSize>>10, maxBlockSize>>20)
 	}
-	return o.validateParent()
+	if o.Parent != nil {
+		return o.Parent.validate()
+	}
+	return nil
 }
 
-func (o *CreateOptions) validateParent() error {
-	if o.Parent == nil {
-		return nil
-	}
-	name := encodeName(o.Parent.Name, binary.LittleEndian)
-	base := encodeName(path.Base(slashes(o.Parent.Name)), binary.BigEndian)
+// validate checks the name.
+func (p *Parent) validate() error {
+	name := windowsName(p.Name)
+	base := encodeName(path.Base(slashes(p.Name)), binary.BigEndian)
 	switch {
-	case o.Parent.Name == "":
+	case p.Name == "":
 		return block.Invalidf("the parent has no name")
 	case len(name) > maxNameBytes || len(base) > parentNameBytes:
 		return block.Invalidf("the name of the parent is too long: %d bytes in UTF-16, the limit is %d and %d for the last part of it",
@@ -187,31 +187,8 @@ func (o *CreateOptions) header(size int64) *header {
 		tableOffset: footerSize + headerSize, blockSize: uint32(o.BlockSize),
 		entries: uint32(min(blocks(size, o.BlockSize), math.MaxUint32)),
 	}
-	p := o.Parent
-	if p == nil {
-		h.setNew()
-		return h
-	}
-	h.parentUUID, h.parentTime, h.parentName = p.UUID, stampOf(p.Time), path.Base(slashes(p.Name))
 	h.setNew()
-	name := windowsName(p.Name)
-	h.locators[0] = locator{
-		code: relativeWindows, length: uint32(len(name)), space: uint32(roundUp(int64(len(name)), sectorSize)),
-		offset: h.tableOffset + uint64(tableBytes(h)),
-	}
-	if path.IsAbs(slashes(p.Name)) {
-		h.locators[0].code = absoluteWindows
-	}
 	return h
-}
-
-// windowsName encodes a name for a locator: relative ones begin with ".\".
-func windowsName(name string) []byte {
-	name = slashes(name)
-	if !path.IsAbs(name) && !strings.HasPrefix(name, "../") {
-		name = "./" + name
-	}
-	return encodeName(strings.ReplaceAll(name, "/", `\`), binary.LittleEndian)
 }
 
 // tableBytes returns how much the BAT takes up in the file.
@@ -238,7 +215,7 @@ func (o *CreateOptions) create(f block.File) error {
 // the alignment for direct I/O by reading it need one that is there.
 func (o *CreateOptions) writeFixed(f block.File, foot *footer) error {
 	size := int64(foot.current)
-	if err := preallocate(f, size, o.Preallocation); err != nil {
+	if err := preallocate(f, 0, size, o.Preallocation); err != nil {
 		return err
 	}
 	if _, err := f.WriteAt(foot.encode(), size); err != nil || size == 0 {
@@ -248,20 +225,22 @@ func (o *CreateOptions) writeFixed(f block.File, foot *footer) error {
 	return err
 }
 
-func preallocate(f block.File, size int64, mode block.Preallocation) error {
+// preallocate sets space aside for a range of a file; zeros that it writes go
+// over what is there.
+func preallocate(f block.File, off, n int64, mode block.Preallocation) error {
 	switch mode {
 	case block.PreallocFalloc:
 		r, ok := f.(block.Reserver)
 		if !ok {
-			return writeZeros(f, 0, size)
+			return writeZeros(f, off, n)
 		}
-		err := r.Reserve(0, size)
+		err := r.Reserve(off, n)
 		if errors.Is(err, block.ErrUnsupported) {
-			err = writeZeros(f, 0, size)
+			err = writeZeros(f, off, n)
 		}
 		return err
 	case block.PreallocFull:
-		return writeZeros(f, 0, size)
+		return writeZeros(f, off, n)
 	}
 	return nil
 }
@@ -279,12 +258,11 @@ func writeZeros(f block.File, off, n int64) error {
 
 // writeDynamic writes everything in front of the first block, and the footer.
 func (o *CreateOptions) writeDynamic(f block.File, foot *footer, h *header) error {
-	parts := [][]byte{foot.encode(), h.encode(), bytes.Repeat([]byte{0xff}, int(tableBytes(h)))}
-	if h.locators[0].code != none {
-		name := make([]byte, h.locators[0].space)
-		copy(name, windowsName(o.Parent.Name))
-		parts = append(parts, name)
+	var names []byte
+	if o.Parent != nil {
+		names = h.setParent(o.Parent, int64(h.tableOffset)+tableBytes(h))
 	}
-	_, err := f.WriteAt(bytes.Join(append(parts, foot.encode()), nil), 0)
+	table := bytes.Repeat([]byte{0xff}, int(tableBytes(h)))
+	_, err := f.WriteAt(bytes.Join([][]byte{foot.encode(), h.encode(), table, names, foot.encode()}, nil), 0)
 	return err
 }

@@ -60,11 +60,15 @@ func inspect(f block.File) (*footer, *header, int64, error) {
 
 // Describe implements block.Describer.
 func (d *disk) Describe() (block.Description, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	return describe(d.file, d.foot, d.hdr, d.Size()), nil
 }
 
 // Describe implements block.Describer.
 func (d *fixed) Describe() (block.Description, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return describe(d.file, d.foot, nil, d.Size()), nil
 }
 

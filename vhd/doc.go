@@ -30,6 +30,12 @@
 //  3. After that sync it writes what refers to data, BAT entries and bits, and
 //     syncs again.
 //
+// What changes the image as a whole (size, parent) happens under a footer that
+// is at the beginning only: the one at the end is cut off first, and written
+// again last. The copy is one sector, and so is what changes of a header in
+// place, so that the old or the new is there. A fixed disk, which has no copy,
+// gets its new footer before the old one goes.
+//
 // A power cut at any instant leaves BAT entries that name whole blocks within
 // the file and bits that belong to data on disk. What can be lost is a block at
 // the end that nothing names, and the footer behind it: a check calls that a
@@ -37,10 +43,13 @@
 //
 // # Locks
 //
-// In the order in which they are taken; none is held over data I/O but the
-// range lock, which is there for it:
+// In the order in which they are taken; none is held over data I/O but the first
+// three, which are there for it:
 //
-//  1. ranges: guest ranges that need a block or bits, by whole blocks
-//  2. flushes: one flush runs at a time
-//  3. mu: tables; shared to look up, exclusive to change
+//  1. writers: shared by requests that write, exclusive for a change of the
+//     image as a whole
+//  2. readers: shared by requests that read, exclusive while blocks go
+//  3. ranges: guest ranges that need a block or bits, by whole blocks
+//  4. the turn to flush
+//  5. mu: tables; shared to look up, exclusive to change
 package vhd

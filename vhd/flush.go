@@ -1,7 +1,6 @@
 package vhd
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -21,9 +20,15 @@ func (d *disk) Flush() error {
 	if !d.writable {
 		return nil
 	}
-	d.flushes.Lock()
-	defer d.flushes.Unlock()
-	if err := d.writeTail(); err != nil {
+	return d.flushes.Do(d.flush)
+}
+
+// flush is a flush; only one runs at a time. Takes mu.
+func (d *disk) flush() error {
+	d.mu.Lock()
+	err := d.writeTail()
+	d.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	links, taken, err := d.collect()
@@ -41,10 +46,8 @@ func (d *disk) Flush() error {
 }
 
 // writeTail writes the footer after the last block. The lock keeps away who
-// would put a block there. Takes mu.
+// would put a block there. Needs mu.
 func (d *disk) writeTail() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.broken != nil || !d.tailDirty || d.damage != nil {
 		return d.broken
 	}
@@ -79,11 +82,7 @@ func (d *disk) collect() (links []piece, taken []*cache.Block, err error) {
 // are not in it.
 func (d *disk) tableSector(s int64) []byte {
 	const entries = sectorSize / 4
-	var b []byte
-	for _, e := range d.bat[s*entries : min((s+1)*entries, int64(len(d.bat)))] {
-		b = binary.BigEndian.AppendUint32(b, e)
-	}
-	return b
+	return encodeTable(d.bat[s*entries : min((s+1)*entries, int64(len(d.bat)))])
 }
 
 // writeLinks makes all that has been written so far durable, and after it what

@@ -112,11 +112,7 @@ func (h *header) encode() []byte {
 func (h *header) setNew() {
 	binary.BigEndian.PutUint64(h.raw[8:], nowhere)
 	binary.BigEndian.PutUint32(h.raw[atHeaderVersion:], version1)
-	name := encodeName(h.parentName, binary.BigEndian)
-	copy(h.raw[atParentName:][:parentNameBytes], name)
-	for i := range h.locators {
-		h.locators[i].code = none
-	}
+	h.clearParent()
 }
 
 // validate checks the header against the limits and the size of the disk.

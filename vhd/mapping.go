@@ -30,6 +30,9 @@ func (d *disk) ReadSpecial(block.Extent, []byte, int64) error { return block.Err
 // it would need if that is not cached.
 func (d *disk) resolve(off, n int64) (e block.Extent, missing int64, err error) {
 	i := off >> d.blockBits
+	if i >= int64(len(d.bat)) {
+		return block.Extent{Start: off, Length: n, Kind: block.Zero}, 0, nil // the disk has shrunk meanwhile
+	}
 	if d.bat[i] == unused {
 		return d.without(off, min(n, d.unusedRun(i, off+n)-off)), 0, nil
 	}
@@ -50,7 +53,7 @@ func (d *disk) resolve(off, n int64) (e block.Extent, missing int64, err error) 
 
 // without is the extent of a range without data: the parent's, or zero.
 func (d *disk) without(off, n int64) block.Extent {
-	if d.foot.kind == Differencing {
+	if d.differencing {
 		return block.Extent{Start: off, Length: n, Kind: block.Below}
 	}
 	return block.Extent{Start: off, Length: n, Kind: block.Zero, Allocated: true}

@@ -10,7 +10,9 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
+	"github.com/diskimg/diskimg/internal/combine"
 	"github.com/diskimg/diskimg/internal/rangelock"
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 // Opening: which footer counts, then dynamic header, block allocation table and
@@ -31,8 +33,8 @@ type OpenOptions struct {
 	Writable bool
 	// Policy opens the parent of a differencing disk; nil refuses it.
 	Policy block.Policy
-	// NoBacking leaves the parent closed: what it holds reads as zero. Such an
-	// image can't be written.
+	// NoBacking leaves the parent closed: what it holds reads as zero. The
+	// guest can't write such an image.
 	NoBacking bool
 	// AnyParentTime takes a parent that has the right UUID also if it is older
 	// or newer than the one that the disk was made for.
@@ -85,7 +87,7 @@ func open(f block.File, o *OpenOptions) (block.Layer, error) {
 		return nil, damage
 	}
 	if foot.kind == Fixed {
-		return openFixed(f, foot, o)
+		return openFixed(f, foot, s.lastAt, o)
 	}
 	d, err := newDisk(f, foot, o)
 	if err != nil {
@@ -131,6 +133,9 @@ func readFooters(f block.File) (*footers, error) {
 	}
 	s.hasTail = isFooter(b)
 	s.last, s.lastErr = parseFooter(b)
+	if !s.hasHead && zero.Is(b) {
+		return s, s.findLast(f)
+	}
 	return s, nil
 }
 
@@ -175,10 +180,13 @@ func (s *footers) chooseFixed() (*footer, error) {
 type disk struct {
 	file     block.File
 	path     string
+	policy   block.Policy
 	writable bool
 	noSync   bool
 	damage   error // why nothing may be written; set by open only
 	size     atomic.Int64
+	// differencing is whether the parent shows where there is no data.
+	differencing bool
 
 	blockBits  uint
 	blockSize  int64
@@ -186,10 +194,13 @@ type disk struct {
 	parent     *block.Image
 	self       *block.Image // reads what the guest reads
 
+	writers sync.RWMutex // shared by requests that write; see alone
+	readers sync.RWMutex // shared by requests that read
 	ranges  rangelock.Lock
-	flushes sync.Mutex // held by who flushes
+	flushes combine.Calls
 
 	mu        sync.RWMutex // guards what follows
+	sealed    error        // why the guest may write nothing
 	foot      *footer
 	hdr       *header
 	bat       []uint32       // only the part that the disk needs
@@ -213,13 +224,17 @@ func newDisk(f block.File, foot *footer, o *OpenOptions) (*disk, error) {
 		return nil, err
 	}
 	d := &disk{
-		file: f, path: o.Path, writable: o.Writable, noSync: o.NoSync, foot: foot, hdr: h,
+		file: f, path: o.Path, policy: o.Policy, writable: o.Writable, noSync: o.NoSync, foot: foot, hdr: h,
 		blockBits: uint(bits.TrailingZeros32(h.blockSize)), blockSize: int64(h.blockSize),
 		bitmapSize: bitmapSize(int64(h.blockSize)), batDirty: make(map[int64]bool),
+		differencing: foot.kind == Differencing,
 	}
 	memory := o.BitmapCacheSize
 	if memory == 0 {
 		memory = DefaultBitmapCacheSize
+	}
+	if d.policy == nil {
+		d.policy = block.Deny{}
 	}
 	d.bitmaps = cache.New(sectorSize, memory)
 	d.size.Store(size)

@@ -38,9 +38,17 @@ func (f *footer) identity(size int64) Identity {
 	return Identity{UUID: f.uuid, Time: timeOf(f.timestamp), Size: size}
 }
 
-func (d *disk) identity() Identity { return d.foot.identity(d.Size()) }
+func (d *disk) identity() Identity {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.foot.identity(d.Size())
+}
 
-func (d *fixed) identity() Identity { return d.foot.identity(d.Size()) }
+func (d *fixed) identity() Identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.foot.identity(d.Size())
+}
 
 // Identify returns what a child of the image in f has to know of it. It reads
 // the footers and nothing else.
@@ -94,19 +102,49 @@ func slashes(name string) string {
 	return strings.TrimPrefix(strings.ReplaceAll(name, `\`, "/"), "./")
 }
 
+// clearParent takes all out of the header that names a parent.
+func (h *header) clearParent() {
+	h.parentUUID, h.parentTime, h.parentName = UUID{}, 0, ""
+	clear(h.raw[atParentName:][:parentNameBytes])
+	h.locators = [locatorCount]locator{}
+	for i := range h.locators {
+		h.locators[i].code = none
+	}
+}
+
+// setParent names the parent in the header, whose locator leads to at, and
+// returns what has to be written there.
+func (h *header) setParent(p *Parent, at int64) []byte {
+	h.clearParent()
+	h.parentUUID, h.parentTime, h.parentName = p.UUID, stampOf(p.Time), path.Base(slashes(p.Name))
+	copy(h.raw[atParentName:][:parentNameBytes], encodeName(h.parentName, binary.BigEndian))
+	name := windowsName(p.Name)
+	b := make([]byte, roundUp(int64(len(name)), sectorSize))
+	copy(b, name)
+	h.locators[0] = locator{code: relativeWindows, length: uint32(len(name)), space: uint32(len(b)), offset: uint64(at)}
+	if path.IsAbs(slashes(p.Name)) {
+		h.locators[0].code = absoluteWindows
+	}
+	return b
+}
+
+// windowsName encodes a name for a locator: relative ones begin with ".\".
+func windowsName(name string) []byte {
+	name = slashes(name)
+	if !path.IsAbs(name) && !strings.HasPrefix(name, "../") {
+		name = "./" + name
+	}
+	return encodeName(strings.ReplaceAll(name, "/", `\`), binary.LittleEndian)
+}
+
 // openParent opens the parent, unless that is to be left closed.
 func (d *disk) openParent(o *OpenOptions) error {
 	switch {
 	case d.foot.kind != Differencing:
 		return nil
-	case o.NoBacking && d.writable && !o.Repair:
-		return block.Invalidf("a differencing disk whose parent is left closed can't be written")
 	case o.NoBacking:
+		d.sealed = block.Invalidf("a differencing disk whose parent is left closed can't be written")
 		return nil
-	}
-	policy := o.Policy
-	if policy == nil {
-		policy = block.Deny{}
 	}
 	names := parentNames(d.file, d.hdr)
 	if len(names) == 0 {
@@ -114,7 +152,7 @@ func (d *disk) openParent(o *OpenOptions) error {
 	}
 	var errs []error
 	for _, name := range names {
-		parent, err := d.tryParent(policy, name, o)
+		parent, err := d.tryParent(name, o)
 		if err == nil {
 			d.parent = parent
 			return nil
@@ -125,8 +163,8 @@ func (d *disk) openParent(o *OpenOptions) error {
 }
 
 // tryParent opens the image of that name if it is the parent.
-func (d *disk) tryParent(policy block.Policy, name string, o *OpenOptions) (*block.Image, error) {
-	parent, err := policy.OpenImage(block.Ref{Role: block.RoleBacking, Name: name, Format: formatName, From: o.Path})
+func (d *disk) tryParent(name string, o *OpenOptions) (*block.Image, error) {
+	parent, err := d.policy.OpenImage(block.Ref{Role: block.RoleBacking, Name: name, Format: formatName, From: o.Path})
 	if err != nil {
 		return nil, err
 	}

@@ -42,18 +42,9 @@ func (k *checker) repairEnd() error {
 	if k.unnamed < d.span() {
 		return nil
 	}
-	end := d.contentEnd()
-	if err := d.putTail(end); err != nil {
+	if err := d.trim(d.contentEnd()); err != nil {
 		return err
 	}
-	// Before the footer at the end goes the new one must be on disk.
-	if err := d.sync(); err != nil {
-		return d.poison(err)
-	}
-	if err := d.file.Truncate(end + footerSize); err != nil {
-		return d.poison(err)
-	}
-	d.end = end
 	k.res.LeaksFixed++
 	return nil
 }

@@ -40,7 +40,7 @@ func TestModel(t *testing.T) {
 	}, nil) {
 		t.Run(row["subformat"]+row["block_size"], func(t *testing.T) {
 			t.Parallel()
-			model.Run(t, format(t, row), model.Options{Create: row, Runs: 4})
+			model.Run(t, format(t, row), model.Options{Create: row, Runs: 4, Actions: append(model.Actions(), model.Grow, model.Shrink)})
 		})
 	}
 }

@@ -10,6 +10,10 @@ import (
 
 // WriteAt implements block.Layer.
 func (d *disk) WriteAt(p []byte, off int64) error {
+	if err := d.enter(off, int64(len(p))); err != nil {
+		return err
+	}
+	defer d.writers.RUnlock()
 	for len(p) > 0 {
 		n, err := d.writeRun(p, off)
 		if err != nil {
@@ -69,6 +73,8 @@ func (d *disk) mayWrite(off, n int64) (block.Extent, int64, error) {
 		return block.Extent{}, 0, d.damage
 	case d.broken != nil:
 		return block.Extent{}, 0, d.broken
+	case d.sealed != nil:
+		return block.Extent{}, 0, d.sealed
 	}
 	return d.resolve(off, n)
 }
@@ -135,7 +141,7 @@ func (d *disk) fillNew(b newBlock, fill func(host func(int64) int64, fresh bool)
 		return err
 	}
 	data := b.place + d.bitmapSize - b.index<<d.blockBits
-	if err := fill(func(at int64) int64 { return data + at }, d.foot.kind == Dynamic); err != nil {
+	if err := fill(func(at int64) int64 { return data + at }, !d.differencing); err != nil {
 		return err
 	}
 	return d.link(b)

@@ -11,6 +11,14 @@ import (
 
 // WriteZeroes implements block.Layer.
 func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
+	if err := d.enter(off, n); err != nil {
+		return err
+	}
+	defer d.writers.RUnlock()
+	return d.zeroRange(off, n, flags)
+}
+
+func (d *disk) zeroRange(off, n int64, flags block.ZeroFlags) error {
 	for end := off + n; off < end; {
 		k, err := d.zeroRun(off, min(end-off, d.restOfBlock(off)), flags)
 		if err != nil {
@@ -31,7 +39,7 @@ func (d *disk) zeroRun(off, n int64, flags block.ZeroFlags) (int64, error) {
 		return run, zeroFile(d.file, host, run, flags)
 	}
 	run, err = d.emptyRun(off, n)
-	if err != nil || d.foot.kind != Differencing {
+	if err != nil || !d.differencing {
 		return run, err
 	}
 	if err := d.relieve(); err != nil {
@@ -76,6 +84,10 @@ func zeroFile(f block.File, off, n int64, flags block.ZeroFlags) error {
 // Discard implements block.Layer: what has data becomes zero and a hole in the
 // file, all else stays as it is.
 func (d *disk) Discard(off, n int64) error {
+	if err := d.enter(off, n); err != nil {
+		return err
+	}
+	defer d.writers.RUnlock()
 	for end := off + n; off < end; {
 		k := min(end-off, d.restOfBlock(off))
 		host, run, err := d.inPlace(off, k)
