@@ -24,6 +24,9 @@ type Format struct {
 	// Create makes f an empty image. It checks all settings before it writes.
 	// The caller closes f. Nil: there is no way to make an image.
 	Create func(f block.File, s *Settings, o FormatOptions) error
+	// Measure returns how large an image with these settings and that content
+	// will be. Nil: it can't be told.
+	Measure func(s *Settings, c *Content) (block.Measurement, error)
 	// Options are what Create can be told, in the order in which they are
 	// shown. Each format has "size"; "backing_file" and "backing_fmt" stand
 	// for the ability to lie above another image, "data_file" for that to have
@@ -107,6 +110,7 @@ var rawFormat = Format{
 	Open:    openRaw,
 	Inspect: inspectRaw,
 	Create:  createRaw,
+	Measure: measureRaw,
 	Options: []Option{
 		{Name: "size", Type: Size, Help: "Virtual disk size"},
 		noCOW,
@@ -144,6 +148,7 @@ var qcow2Format = Format{
 	Open:    openQcow2,
 	Inspect: qcow2.Inspect,
 	Create:  createQcow2,
+	Measure: measureQcow2,
 
 	Compresses: true,
 	Options: []Option{
@@ -178,6 +183,14 @@ func openQcow2(f block.File, o FormatOptions) (*Image, error) {
 }
 
 func createQcow2(f block.File, s *Settings, o FormatOptions) error {
+	c, err := qcow2Options(s, o)
+	if err != nil {
+		return err
+	}
+	return qcow2.Create(f, c)
+}
+
+func qcow2Options(s *Settings, o FormatOptions) (*qcow2.CreateOptions, error) {
 	c := &qcow2.CreateOptions{
 		Size: s.Number("size"), ClusterSize: given(s.Number("cluster_size")), RefcountBits: int(given(s.Number("refcount_bits"))),
 		BackingFile: s.Text("backing_file"), BackingFormat: s.Text("backing_fmt"),
@@ -187,17 +200,14 @@ func createQcow2(f block.File, s *Settings, o FormatOptions) error {
 	}
 	var err error
 	if c.Preallocation, err = s.preallocation(); err != nil {
-		return err
+		return nil, err
 	}
 	if c.Version, err = choose(s, "compat", "version", map[string]int{"": 3, "1.1": 3, "v3": 3, "0.10": 2, "v2": 2}); err != nil {
-		return err
+		return nil, err
 	}
 	c.Compression, err = choose(s, "compression_type", "compression-type",
 		map[string]qcow2.Compression{"zlib": qcow2.Zlib, "zstd": qcow2.Zstd})
-	if err != nil {
-		return err
-	}
-	return qcow2.Create(f, c)
+	return c, err
 }
 
 var qedFormat = Format{

@@ -69,6 +69,13 @@ func ParsePreallocation(s string) (Preallocation, error) {
 	return 0, Invalidf("Invalid parameter '%s'", s)
 }
 
+// Measurement is how large the file of an image will be, in bytes.
+type Measurement struct {
+	Required       int64 // with the content that it is to have
+	FullyAllocated int64 // once all of the disk has been written
+	Bitmaps        int64 // on top, for the bitmaps that come along; -1 if none can
+}
+
 // CheckOptions say what a check may do.
 type CheckOptions struct {
 	Context        context.Context // nil: can't be cancelled

@@ -138,6 +138,8 @@ func (o *CreateOptions) validate() error {
 	return err
 }
 
+var errTooLarge = block.Invalidf("The image size is too large for file format 'qcow2' (try using a larger cluster size)")
+
 func (o *CreateOptions) validateGeometry() error {
 	cs := o.ClusterSize
 	switch {
@@ -152,7 +154,7 @@ func (o *CreateOptions) validateGeometry() error {
 	}
 	g := o.header().geometry()
 	if o.Size > maxSize || g.l1Entries(o.Size) > maxL1Bytes/8 {
-		return block.Invalidf("The image size is too large for file format 'qcow2' (try using a larger cluster size)")
+		return errTooLarge
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,8 +42,8 @@ func (v *conversion) openSources(names []string) error {
 			return err
 		}
 		v.opened = append(v.opened, img)
-		if img, err = v.snapshotOf(img); err != nil {
-			return &sentence.Error{Text: "Failed to load snapshot: " + sentence.Of(err), Err: err}
+		if img, err = snapshotOf(img, v.snapshot); err != nil {
+			return err
 		}
 		v.sources = append(v.sources, img)
 		v.size += img.Size()
@@ -50,39 +51,50 @@ func (v *conversion) openSources(names []string) error {
 	return nil
 }
 
-// snapshotOf returns the internal snapshot that -l asks for, or the image
-// itself if it asks for none.
-func (v *conversion) snapshotOf(img *diskimg.Image) (*diskimg.Image, error) {
-	if v.snapshotArg == nil {
+// snapshotChoice tells which internal snapshot -l asks for.
+type snapshotChoice func(block.Snapshot) bool
+
+// snapshotOf returns the internal snapshot that is wanted, or if none is the
+// image itself.
+func snapshotOf(img *diskimg.Image, wanted snapshotChoice) (*diskimg.Image, error) {
+	if wanted == nil {
 		return img, nil
 	}
+	snapshot, err := findSnapshot(img, wanted)
+	if err != nil {
+		return nil, &sentence.Error{Text: "Failed to load snapshot: " + sentence.Of(err), Err: err}
+	}
+	return snapshot, nil
+}
+
+func findSnapshot(img *diskimg.Image, wanted snapshotChoice) (*diskimg.Image, error) {
 	opener, ok := block.As[block.SnapshotOpener](img)
 	if !ok {
 		return nil, failf("Block format '%s' used by device '' does not support temporarily loading internal snapshots", img.Format())
 	}
 	lister, ok := block.As[block.SnapshotLister](img)
 	if !ok {
-		return opener.OpenSnapshot(*v.snapshotArg)
+		return nil, failf("Can't find snapshot")
 	}
 	list, err := lister.Snapshots()
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := parseSnapshot(*v.snapshotArg)
-	if err != nil {
-		return nil, err
+	i := slices.IndexFunc(list, wanted)
+	if i < 0 {
+		return nil, failf("Can't find snapshot")
 	}
-	for _, s := range list {
-		if wanted(s) {
-			return opener.OpenSnapshot(s.ID)
-		}
-	}
-	return nil, failf("Can't find snapshot")
+	return opener.OpenSnapshot(list[i].ID)
 }
 
-// parseSnapshot reads the argument of -l: an ID or a name, or
+// set reads the argument of -l: an ID or a name, or
 // snapshot.id=ID,snapshot.name=NAME.
-func parseSnapshot(arg string) (func(block.Snapshot) bool, error) {
+func (c *snapshotChoice) set(arg string) (err error) {
+	*c, err = parseSnapshot(arg)
+	return err
+}
+
+func parseSnapshot(arg string) (snapshotChoice, error) {
 	if !strings.HasPrefix(arg, "snapshot.") {
 		return func(s block.Snapshot) bool { return s.ID == arg || s.Name == arg }, nil
 	}

@@ -28,7 +28,8 @@ type convertCommand struct {
 	outFormat                      *string
 	backing, backingFormat         *string
 	list                           optionList
-	snapshotArg, sparseArg         *string
+	snapshot                       snapshotChoice
+	sparseArg                      *string
 	workersArg, rateArg            *string
 	cache, sourceCache             cacheMode
 	compress, offload, unordered   bool
@@ -51,7 +52,7 @@ func (c *convertCommand) options() []option {
 		{short: 'n', help: "write into an image that is there instead of making one", set: on(&c.keep)},
 		{long: "target-is-zero", help: "with -n: the image that is there reads as zero", set: on(&c.targetIsZero)},
 		{long: "target-image-opts", help: "with -n: OUTPUT is a list as driver=qcow2,file.filename=disk", set: on(&c.targetOpts)},
-		{short: 'l', arg: "SNAPSHOT", help: "copy an internal snapshot, by ID or name, or as\nsnapshot.id=ID,snapshot.name=NAME", set: given(&c.snapshotArg)},
+		{short: 'l', arg: "SNAPSHOT", help: "copy an internal snapshot, by ID or name, or as\nsnapshot.id=ID,snapshot.name=NAME", set: c.snapshot.set},
 		{long: "bitmaps", help: "copy the dirty bitmaps of the input too", set: on(&c.bitmaps)},
 		{long: "skip-broken-bitmaps", help: "with --bitmaps: pass over those that can't be used", set: on(&c.skipBroken)},
 		{long: "salvage", help: "go on after errors of reading; what can't be read is zero", set: on(&c.salvage)},
@@ -122,7 +123,7 @@ func (c *convertCommand) check(sh *shell, args []string) error {
 		return failf("-o has no effect when skipping image creation")
 	case len(args) < 2:
 		return failf("Must specify image file name")
-	case len(args) > 2 && c.snapshotArg != nil:
+	case len(args) > 2 && c.snapshot != nil:
 		return failf("No support for concatenating multiple snapshot")
 	case c.skipBroken && !c.bitmaps:
 		return failf("Use of --skip-broken-bitmaps requires --bitmaps")

@@ -39,6 +39,7 @@ func verbs() []verb {
 		mapVerb,
 		checkVerb,
 		compareVerb,
+		measureVerb,
 		benchVerb,
 		ioVerb,
 		commitVerb,
