@@ -3,6 +3,10 @@ package diskimg
 // This file is the row of VHD, which the table calls vpc, as QEMU does.
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +26,7 @@ var vpcFormat = Format{
 		{Name: "subformat", Help: "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} "},
 		{Name: "force_size", Type: Switch,
 			Help: "Force disk size calculation to use the actual size specified, rather than using the nearest CHS-based calculation"},
+		{Name: "azure", Type: Switch, Help: "Make a disk that Azure takes: fixed, of exact size, rounded up to a whole MiB", Ours: true},
 		{Name: "block_size", Type: Size, Help: "Size of a block of a dynamic disk, a power of two; other than 2M not everybody can read", Ours: true},
 		{Name: "uuid", Help: "Identity of the disk; random if it is not given", Ours: true},
 		{Name: "creator", Help: "The four letters of the program that is said to have made the disk", Ours: true},
@@ -55,12 +60,15 @@ func createVPC(f block.File, s *Settings, o FormatOptions) error {
 	if s.Has("block_size") {
 		c.BlockSize = given(s.Number("block_size"))
 	}
-	for _, set := range []func(*vhd.CreateOptions, *Settings) error{setVPCType, setVPCIdentity, setVPCPreallocation} {
+	for _, set := range []func(*vhd.CreateOptions, *Settings) error{setVPCType, setVPCAzure, setVPCIdentity, setVPCPreallocation} {
 		if err := set(c, s); err != nil {
 			return err
 		}
 	}
 	if err := setVPCParent(c, s, o.Path); err != nil {
+		return err
+	}
+	if err := setVPCReproducible(c, o.Path); err != nil {
 		return err
 	}
 	return vhd.Create(f, c)
@@ -72,6 +80,50 @@ func setVPCType(c *vhd.CreateOptions, s *Settings) (err error) {
 		c.Type = vhd.Differencing
 	}
 	return err
+}
+
+// setVPCAzure refuses what Azure would not take.
+func setVPCAzure(c *vhd.CreateOptions, s *Settings) error {
+	switch {
+	case !s.Switch("azure"):
+		return nil
+	case s.Has("backing_file") || s.Has("subformat") && c.Type != vhd.Fixed:
+		return block.Invalidf("Azure takes fixed disks only")
+	case s.Has("force_size") && !s.Switch("force_size"):
+		return block.Invalidf("Azure takes disks of exact size only, so force_size can't be off")
+	case c.BlockSize != 0:
+		return block.Invalidf("fixed disks, which Azure takes, have no blocks")
+	}
+	c.Type, c.RoundToGeometry, c.WholeMiB = vhd.Fixed, false, true
+	return nil
+}
+
+// setVPCReproducible has the time and the UUID, where they are not given, be the
+// same each time if the environment has SOURCE_DATE_EPOCH, in seconds since
+// 1970. The UUID then comes from that, the name of the image and what is asked
+// for.
+func setVPCReproducible(c *vhd.CreateOptions, path string) error {
+	value := os.Getenv("SOURCE_DATE_EPOCH")
+	if value == "" {
+		return nil
+	}
+	seconds, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || seconds < 0 {
+		return block.Invalidf("SOURCE_DATE_EPOCH is %q, and not a number of seconds since 1970", value)
+	}
+	if c.Time == nil {
+		t := time.Unix(seconds, 0)
+		c.Time = &t
+	}
+	if c.UUID == nil {
+		parent := c.Parent
+		if parent == nil {
+			parent = &vhd.Parent{}
+		}
+		u := vhd.UUIDFrom(fmt.Sprintf("%d %d %d %q %q %v", seconds, c.Size, c.Type, filepath.Base(path), parent.Name, parent.UUID))
+		c.UUID = &u
+	}
+	return nil
 }
 
 func setVPCIdentity(c *vhd.CreateOptions, s *Settings) error {

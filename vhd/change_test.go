@@ -66,10 +66,10 @@ func TestResize(t *testing.T) {
 		sizes   []int64
 	}{
 		{"fixed", []string{"subformat=fixed"}, []int64{3 << 20, 5<<20 + 512, 1 << 20, 1<<20 + 512, 512, 4 << 20}},
-		{"dynamic", nil, []int64{3 << 20, 5<<20 + 512, 300 << 20, 1 << 20, 600 << 20, 1<<20 + 512}},
-		{"small blocks", []string{"block_size=16k"}, []int64{3 << 20, 1 << 20, 2<<20 + 512, 9 << 20, 2 << 20, 64 << 20}},
+		{"dynamic", nil, []int64{3 << 20, 5<<20 + 512, 30 << 20, 1 << 20, 20 << 20, 1<<20 + 512}},
+		{"small blocks", []string{"block_size=16k"}, []int64{3 << 20, 1 << 20, 2<<20 + 512, 9 << 20, 2 << 20, 20 << 20}},
 		{"by geometry", []string{"force_size=off"}, []int64{3 << 20, 34816 * 100, 1 << 20, 10 << 20}},
-		{"of Hyper-V", []string{"creator=win "}, []int64{3 << 20, 40 << 20, 1 << 20}},
+		{"of Hyper-V", []string{"creator=win "}, []int64{3 << 20, 10 << 20, 1 << 20}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

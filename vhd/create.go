@@ -3,6 +3,7 @@ package vhd
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -26,6 +27,8 @@ type CreateOptions struct {
 	// cylinder, as QEMU and Virtual PC have it, up to 127 GiB. Azure takes no
 	// such disks.
 	RoundToGeometry bool
+	// WholeMiB rounds Size up to a multiple of 1 MiB, as Azure wants it.
+	WholeMiB bool
 	// BlockSize in bytes: a power of two from 4 KiB to 256 MiB; 0 is 2 MiB,
 	// the only one that Azure and Virtual PC know. Not for fixed disks.
 	BlockSize int64
@@ -108,6 +111,8 @@ func (o *CreateOptions) validate() error {
 		return block.Invalidf("Image size must not be negative")
 	case o.Size > maxSize:
 		return block.Invalidf("The image size is too large for file format 'vpc'")
+	case o.WholeMiB && o.RoundToGeometry:
+		return block.Invalidf("a size can't be rounded both to a geometry and to whole MiB")
 	case len(o.Creator) > 4:
 		return block.Invalidf("the creator %q has more than 4 letters", o.Creator)
 	case o.Type == Differencing && o.Parent == nil:
@@ -147,6 +152,9 @@ func (o *CreateOptions) footer() (*footer, error) {
 		f.dataOffset = nowhere
 	}
 	size := roundUp(o.Size, sectorSize)
+	if o.WholeMiB {
+		size = roundUp(o.Size, 1<<20)
+	}
 	f.chs = GeometryFor(size / sectorSize)
 	switch {
 	case o.RoundToGeometry:
@@ -176,7 +184,19 @@ func (o *CreateOptions) footer() (*footer, error) {
 func newUUID() UUID {
 	var u UUID
 	rand.Read(u[:]) // never fails
-	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+	return u.version(4)
+}
+
+// UUIDFrom returns the UUID that a text always makes, version 8 of RFC 9562:
+// the beginning of its SHA-256.
+func UUIDFrom(text string) UUID {
+	sum := sha256.Sum256([]byte(text))
+	return UUID(sum[:16]).version(8)
+}
+
+// version marks a UUID as one of that version.
+func (u UUID) version(n byte) UUID {
+	u[6], u[8] = u[6]&0x0f|n<<4, u[8]&0x3f|0x80
 	return u
 }
 

@@ -35,6 +35,7 @@ const (
 const (
 	minBlockSize     = 4 << 10
 	maxBlockSize     = 256 << 20
+	maxEntries       = 1<<29 - 1
 	maxTableBytes    = 16 << 20 // 2 TiB in blocks of 512 KiB
 	defaultBlockSize = 2 << 20
 	unused           = ^uint32(0) // a BAT entry without a block
@@ -67,6 +68,9 @@ const none = "\x00\x00\x00\x00"
 func parseHeader(b []byte) (*header, error) {
 	if len(b) < headerSize || string(b[:len(headerCookie)]) != headerCookie {
 		return nil, block.Corruptf("Invalid header magic: a dynamic header begins with %q", headerCookie)
+	}
+	if n := be32(b[atEntries:]); n > maxEntries {
+		return nil, block.Corruptf("Max Table Entries too large (%d)", n)
 	}
 	if have, want := be32(b[atHeaderChecksum:]), checksum(b[:headerSize], atHeaderChecksum); have != want {
 		return nil, block.Corruptf("the dynamic header has checksum %#x, its bytes make %#x", have, want)

@@ -102,6 +102,7 @@ func TestHostile(t *testing.T) {
 		{"block size 3", inHeader(32, 0, 0, 0, 3), block.ErrCorrupt, block.ErrCorrupt, -1, 0, 0},
 		{"block size 2 GiB", inHeader(32, 0x80, 0, 0, 0), block.ErrUnsupported, block.ErrUnsupported, -1, 0, 0},
 		{"many entries", inHeader(28, 0x1f, 0xff, 0xff, 0xff), nil, block.ErrCorrupt, 3, 0, 3},
+		{"more entries than any file has", inHeader(28, 0x20, 0, 0, 0), block.ErrCorrupt, block.ErrCorrupt, -1, 0, 0},
 		{"few entries", inHeader(28, 0, 0, 0, 15), block.ErrCorrupt, block.ErrCorrupt, -1, 0, 0},
 		{"table at 2^63", inHeader(16, 0x80), block.ErrCorrupt, block.ErrCorrupt, -1, 0, 0},
 		{"table within a sector", inHeader(23, 1), block.ErrCorrupt, block.ErrCorrupt, -1, 0, 0},

@@ -251,8 +251,8 @@ func readHeader(f block.File, foot *footer) (*header, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	b := make([]byte, headerSize)
-	if err := readTable(f, "Error reading dynamic VHD header", b, foot.dataOffset); err != nil {
+	b, err := readHeaderBytes(f, foot.dataOffset)
+	if err != nil {
 		return nil, 0, err
 	}
 	h, err := parseHeader(b)
@@ -260,6 +260,21 @@ func readHeader(f block.File, foot *footer) (*header, int64, error) {
 		return nil, 0, err
 	}
 	return h, size, h.validate(size)
+}
+
+// readHeaderBytes reads a dynamic header. The last sector of the file is read as
+// if it were whole.
+func readHeaderBytes(f block.File, off uint64) ([]byte, error) {
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	size = roundUp(size, sectorSize)
+	if off > uint64(size) || headerSize > size-int64(off) {
+		return nil, block.Corruptf("Error reading dynamic VHD header: %d bytes at %#x lie beyond the end of the file (%d bytes)", headerSize, off, size)
+	}
+	b := make([]byte, headerSize)
+	return b, block.ReadFull(f, b, int64(off))
 }
 
 // readTable reads all of b at off, or says what could not be read.

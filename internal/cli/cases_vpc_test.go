@@ -1,6 +1,13 @@
 package cli
 
-import "testing"
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"os"
+	"strings"
+	"testing"
+)
 
 // vpcLines are about VHD. qemu-img knows no other disks of that kind than fixed
 // and dynamic ones.
@@ -22,4 +29,79 @@ func TestVPC(t *testing.T) {
 	allowed := []difference{{lines: ".*subformat=fixed.*", images: true,
 		why: "probed, fixed disks are raw ones with the time and a random UUID in the last sector"}}
 	differential(t, sample(vpcLines, allowed), allowed...)
+}
+
+// What Azure takes is a fixed disk of whole MiB whose footer says so.
+func TestAzure(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, c := range []struct {
+		args   string
+		size   int64
+		stderr string
+	}{
+		{args: "create --for azure new 3000001", size: 3 << 20},
+		{args: "create -f vpc -o azure new 1M", size: 1 << 20},
+		{args: "create --for azure -o creator=abcd new 1M", stderr: "diskimg: new: a disk of 1048576 bytes by creator \"abcd\" would be taken for one of 1044480 bytes\n"},
+		{args: "convert --for azure raw new", size: 2 << 20},
+		{args: "convert -O vpc -o azure raw new", size: 2 << 20},
+		{args: "convert --for azure -O raw raw new", stderr: "diskimg: --for azure takes the format vpc, not raw\n"},
+		{args: "convert --for azure -n raw new", stderr: "diskimg: --for has no effect when skipping image creation\n"},
+		{args: "convert --for nobody raw new", stderr: "diskimg: --for nobody: not known, only azure is\n"},
+		{args: "create -f vpc -o azure,subformat=dynamic new 1M", stderr: "diskimg: new: Azure takes fixed disks only\n"},
+		{args: "create -f vpc -o azure,force_size=off new 1M", stderr: "diskimg: new: Azure takes disks of exact size only, so force_size can't be off\n"},
+		{args: "create -f vpc -o azure,block_size=1M new 1M", stderr: "diskimg: new: fixed disks, which Azure takes, have no blocks\n"},
+		{args: "create -f vpc -o azure -b raw -F vpc -u new 1M", stderr: "diskimg: new: Azure takes fixed disks only\n"},
+	} {
+		if err := os.WriteFile("raw", bytes.Repeat([]byte{7}, 1<<20+1000), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		os.Remove("new")
+		r := run(t, append([]string{"diskimg"}, strings.Fields(c.args)...)...)
+		info, err := os.Stat("new")
+		if c.stderr != "" {
+			if r.stderr != c.stderr || r.code != 1 || err == nil {
+				t.Errorf("%s: %+v, %v", c.args, r, err)
+			}
+			continue
+		}
+		if r.code != 0 || err != nil || info.Size() != c.size+512 {
+			t.Errorf("%s: %+v, %v", c.args, r, err)
+			continue
+		}
+		b, err := os.ReadFile("new")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := binary.BigEndian.Uint64(b[c.size+48:]); size != uint64(c.size) || string(b[c.size+60:c.size+64]) != "\x00\x00\x00\x02" {
+			t.Errorf("%s: the footer says %d bytes, % x", c.args, size, b[c.size:][:84])
+		}
+	}
+}
+
+// With SOURCE_DATE_EPOCH the same command makes the same file.
+func TestReproducible(t *testing.T) {
+	t.Chdir(t.TempDir())
+	make := func(epoch, name string) [32]byte {
+		t.Setenv("SOURCE_DATE_EPOCH", epoch)
+		os.Remove(name)
+		if r := run(t, "diskimg", "create", "-f", "vpc", name, "5M"); r.code != 0 {
+			t.Fatal(r)
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sha256.Sum256(b)
+	}
+	first := make("1000000000", "a")
+	if make("1000000000", "a") != first {
+		t.Error("not the same")
+	}
+	if make("1000000001", "a") == first || make("1000000000", "b") == first {
+		t.Error("all are the same")
+	}
+	t.Setenv("SOURCE_DATE_EPOCH", "soon")
+	if r := run(t, "diskimg", "create", "-f", "vpc", "c", "5M"); r.code != 1 || !strings.Contains(r.stderr, "SOURCE_DATE_EPOCH") {
+		t.Errorf("%+v", r)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/diskimg/diskimg/internal/sentence"
@@ -149,7 +150,7 @@ func (sh *shell) runVerb(v *verb, args []string) error {
 	if _, ok := c.(interface{ lastIsValue() }); ok && len(args) > 1 {
 		args, last = args[:len(args)-1], args[len(args)-1:]
 	}
-	args, err := getopt(append(c.options(), helpOption), args, false)
+	args, err := getopt(append(sh.allowed(c.options()), helpOption), args, false)
 	if err == errHelp {
 		return sh.helpVerb(v)
 	}
@@ -157,6 +158,15 @@ func (sh *shell) runVerb(v *verb, args []string) error {
 		return err
 	}
 	return c.run(sh, append(args, last...))
+}
+
+// allowed returns the options that there are, without those that qemu-img does
+// not have if we stand in for it.
+func (sh *shell) allowed(options []option) []option {
+	if !sh.emulate {
+		return options
+	}
+	return slices.DeleteFunc(options, func(o option) bool { return o.own })
 }
 
 // errHelp and errVersion end the reading of a command line early.

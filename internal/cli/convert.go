@@ -19,7 +19,7 @@ var convertVerb = verb{
 	about: "Several inputs follow each other on the new disk. What reads as zero takes up no\n" +
 		"space in OUTPUT, which appears under its name when it is complete: if the command\n" +
 		"fails or is interrupted, what was there before is still there.",
-	example: "convert -O qcow2 disk.raw disk.qcow2\nconvert -p -c -O qcow2 -o compression_type=zstd disk.raw small.qcow2",
+	example: "convert -O qcow2 disk.raw disk.qcow2\nconvert -p -c -O qcow2 -o compression_type=zstd disk.raw small.qcow2\nconvert --for azure disk.qcow2 disk.vhd",
 	new:     func() command { return newConvert() },
 }
 
@@ -28,6 +28,7 @@ type convertCommand struct {
 	outFormat                      *string
 	backing, backingFormat         *string
 	list                           optionList
+	cloud                          cloud
 	snapshot                       snapshotChoice
 	sparseArg                      *string
 	workersArg, rateArg            *string
@@ -47,6 +48,7 @@ func (c *convertCommand) options() []option {
 		{short: 'b', arg: "FILE", help: "the same as -B", set: given(&c.backing)},
 		{short: 'F', arg: "FMT", help: "format of the image below", set: given(&c.backingFormat)},
 		optionsOption(&c.list),
+		c.cloud.option(),
 		{short: 'c', help: "compress the output", set: on(&c.compress)},
 		{short: 'S', arg: "SIZE", help: "look for runs of zeros that long, which become holes\n(default: 4k); 0 writes everything, zeros too", set: given(&c.sparseArg)},
 		{short: 'n', help: "write into an image that is there instead of making one", set: on(&c.keep)},
@@ -68,6 +70,11 @@ func (c *convertCommand) options() []option {
 }
 
 func (c *convertCommand) run(sh *shell, args []string) error {
+	if c.cloud != "" {
+		if err := c.applyCloud(); err != nil {
+			return err
+		}
+	}
 	if c.list.wantsHelp() {
 		return sh.helpOptions(c.target(), args[max(0, len(args)-1):])
 	}
@@ -90,6 +97,18 @@ func (c *convertCommand) run(sh *shell, args []string) error {
 		return v.intoExisting()
 	}
 	return v.intoNew()
+}
+
+func (c *convertCommand) applyCloud() error {
+	if c.keep {
+		return failf("--for has no effect when skipping image creation")
+	}
+	format := ""
+	if c.outFormat != nil {
+		format = *c.outFormat
+	}
+	c.outFormat = &format
+	return c.cloud.apply(&format, &c.list)
 }
 
 // target is the format of the output.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"math"
 	"slices"
@@ -22,7 +23,7 @@ var createVerb = verb{
 	about: "Without SIZE a new overlay is as large as its backing file. Nothing is written\n" +
 		"before all options have been found good, and FILE appears when it is complete.",
 	example: "create -f qcow2 disk.qcow2 20G\ncreate -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\ncreate -f qcow2 -o help",
-	new:     func() command { return &createCommand{format: "raw"} },
+	new:     func() command { return &createCommand{} },
 }
 
 type createCommand struct {
@@ -31,6 +32,7 @@ type createCommand struct {
 	backing          *string
 	backingFormat    *string
 	list             optionList
+	cloud            cloud
 	unchecked, quiet bool
 }
 
@@ -43,6 +45,7 @@ func (c *createCommand) options() []option {
 		{short: 'F', arg: "FMT", help: "format of the image below", set: given(&c.backingFormat)},
 		{short: 'u', help: "do not open the image below, only name it", set: on(&c.unchecked)},
 		optionsOption(&c.list),
+		c.cloud.option(),
 	}
 }
 
@@ -60,6 +63,9 @@ func (c *createCommand) run(sh *shell, args []string) error {
 	}
 	if len(args) > 2 {
 		return usageError("Unexpected argument: " + args[2])
+	}
+	if err := c.cloud.apply(&c.format, &c.list); err != nil {
+		return err
 	}
 	if err := c.objects.check(); err != nil {
 		return err
@@ -121,6 +127,34 @@ func (sh *shell) findCreator(name string) (*diskimg.Format, error) {
 	theirs := *f
 	theirs.Options = slices.DeleteFunc(slices.Clone(f.Options), func(o diskimg.Option) bool { return o.Ours })
 	return &theirs, nil
+}
+
+// cloud names who is to take an image, as --for has it.
+type cloud string
+
+// clouds says what those take: the format, and what to tell it.
+var clouds = map[cloud]struct{ format, options string }{"azure": {"vpc", "azure=on"}}
+
+func (c *cloud) option() option {
+	return option{long: "for", arg: "CLOUD", own: true, set: func(s string) error { *c = cloud(s); return nil },
+		help: "make what a cloud takes. azure: a fixed VHD with a size of\nwhole MiB, as -f vpc -o azure makes it"}
+}
+
+// apply sets format, which is raw if nothing else is given, and options.
+func (c cloud) apply(format *string, list *optionList) error {
+	if c == "" {
+		*format = cmp.Or(*format, "raw")
+		return nil
+	}
+	takes, ok := clouds[c]
+	switch {
+	case !ok:
+		return failf("--for %s: not known, only azure is", c)
+	case *format != "" && *format != takes.format:
+		return failf("--for %s takes the format %s, not %s", c, takes.format, *format)
+	}
+	*format = takes.format
+	return list.add(takes.options)
 }
 
 // newPath returns the path of a file that is to be made.

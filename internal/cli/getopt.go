@@ -17,6 +17,7 @@ type option struct {
 	short byte   // 0 if there is none
 	long  string // empty if there is none
 	arg   string // what --help calls its argument; empty if it takes none
+	own   bool   // qemu-img does not have it
 	help  string
 	// set is told of each time the option is given.
 	set func(value string) error
@@ -107,17 +108,20 @@ func longOption(options []option, args []string) ([]string, error) {
 // begins so.
 func findLong(options []option, name string) *option {
 	var found *option
+	many := false
 	for i := range options {
 		o := &options[i]
 		switch {
 		case o.long == "" || !strings.HasPrefix(o.long, name):
 		case o.long == name:
 			return o
-		case found != nil:
-			return nil
 		default:
+			many = many || found != nil
 			found = o
 		}
+	}
+	if many {
+		return nil
 	}
 	return found
 }

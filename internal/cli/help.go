@@ -103,7 +103,7 @@ func (sh *shell) overviewEmulated() error {
 		if v.own {
 			continue
 		}
-		sh.printf("  %s %s%s\n", v.name, syntax(v.new().options()), v.args)
+		sh.printf("  %s %s%s\n", v.name, syntax(sh.allowed(v.new().options())), v.args)
 	}
 	sh.printf("\nqemu-img COMMAND --help tells more about a command.\n")
 	sh.printf("\nSupported formats: %s\n", strings.Join(formatNames(), " "))
@@ -141,7 +141,7 @@ func (sh *shell) helpVerb(v *verb) error {
 	sh.printf("%s %s: %s\n\n", sh.name, v.name, v.summary)
 	sh.printf("usage: %s %s [options] %s\n\n%s\n", sh.name, v.name, v.args, v.about)
 	sh.printf("\nOptions:\n")
-	sh.options(v.allOptions())
+	sh.options(sh.allowed(v.allOptions()))
 	if v.example != "" {
 		sh.printf("\nExample:\n")
 		for line := range strings.Lines(v.example) {
