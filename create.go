@@ -82,6 +82,9 @@ type PlanOptions struct {
 	Unchecked bool
 	// NoSync waits for nothing to be on disk.
 	NoSync bool
+	// Passphrase is asked for that of the new image, if it is to be encrypted,
+	// and for those of the images below it.
+	Passphrase Passphrase
 	// Formats to know of; nil is the package's table.
 	Formats []Format
 }
@@ -135,6 +138,12 @@ func (p *Plan) check() error {
 	return nil
 }
 
+// passphrase asks for that of the new image.
+func (p *Plan) passphrase() func() ([]byte, error) {
+	s := p.Settings
+	return p.o.Passphrase.of(p.Path, s.format.Name, cmp.Or(s.Text("encrypt.key-secret"), s.Text("key-secret")))
+}
+
 // dataPath is where the data file is made: where the policy will look for it.
 func (p *Plan) dataPath() string {
 	name := p.Settings.Text("data_file")
@@ -185,7 +194,7 @@ func (p *Plan) openBacking(name, format string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.Open(&OpenOptions{Format: format, Policy: p.o.Policy, Formats: p.o.Formats})
+	return t.Open(&OpenOptions{Format: format, Policy: p.o.Policy, NoIO: true, Formats: p.o.Formats})
 }
 
 // createError says that err happened when path was to be made.
@@ -254,7 +263,7 @@ func (o *Output) create() (err error) {
 			return err
 		}
 	}
-	f := FormatOptions{Path: o.plan.Path, NoSync: o.plan.o.NoSync}
+	f := FormatOptions{Path: o.plan.Path, NoSync: o.plan.o.NoSync, Passphrase: o.plan.passphrase()}
 	if o.plan.Settings.Text("data_file") != "" {
 		if o.data, err = newPending(o.plan.dataPath()); err != nil {
 			return err
@@ -291,13 +300,13 @@ func notAFile(path, why string) string {
 // open opens the image that create has made.
 func (o *Output) open() (err error) {
 	p := o.plan
-	f := FormatOptions{Path: p.Path, Writable: true, NoSync: p.o.NoSync, Policy: p.o.Policy}
+	f := FormatOptions{Path: p.Path, Writable: true, NoSync: p.o.NoSync, Policy: p.o.Policy, Passphrase: p.passphrase()}
 	if o.data != nil {
 		f.Data = o.data.File()
 	}
 	if r, ok := p.o.Policy.(rules); ok {
-		c := &chain{rules: r, formats: p.o.formats()}
-		f.Policy = c.below(o.file.File())
+		c := &chain{rules: r, formats: p.o.formats(), passphrase: p.o.Passphrase}
+		f.Policy = c.below(o.file.File(), nil)
 	}
 	o.Image, err = p.Settings.format.Open(o.file.File(), f)
 	return err

@@ -30,8 +30,13 @@ type OpenOptions struct {
 	// WritableBase, if not 0, opens one more image of the chain for writing,
 	// to commit into it: 1 for the backing image, 2 for the one below that.
 	WritableBase int
+	// Passphrase is asked for those of encrypted images; nil has none.
+	Passphrase Passphrase
 	// NoBacking leaves the backing image closed: what it holds reads as zero.
 	NoBacking bool
+	// NoIO opens an image to be described, not read: encrypted ones need no
+	// passphrase then. Not with Writable.
+	NoIO bool
 	// ForceShare opens the image although another process writes it, with no
 	// promise on what is read. Not with Writable.
 	ForceShare bool
@@ -74,11 +79,14 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 	if p.Policy == nil {
 		p.Policy = Strict{}
 	}
-	c := &chain{formats: p.Formats, share: p.ForceShare, writable: p.WritableBase, noSync: p.NoSync}
+	c := &chain{formats: p.Formats, share: p.ForceShare, writable: p.WritableBase, noSync: p.NoSync, passphrase: p.Passphrase, noIO: p.NoIO}
 	if c.formats == nil {
 		c.formats = Formats
 	}
 	c.rules, _ = p.Policy.(rules)
+	if c.passphrase == nil && c.rules != nil {
+		c.passphrase = c.rules.ask()
+	}
 	p.Writable = p.Writable && !p.Snapshot
 	img, err := c.open(t, openLocal, &p)
 	if err != nil || !p.Snapshot {
@@ -122,10 +130,11 @@ func (c *chain) openIn(f *storage.File, t Target, o *OpenOptions) (*Image, error
 	}
 	p := FormatOptions{
 		Path: t.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy,
-		Offset: t.Offset, Size: t.Size,
+		Offset: t.Offset, Size: t.Size, EncryptFormat: t.EncryptFormat, NoIO: c.noIO,
+		Passphrase: c.passphrase.of(t.Path, format.Name, t.KeySecret),
 	}
 	if c.rules != nil {
-		p.Policy = c.below(f)
+		p.Policy = c.below(f, t.Backing)
 	}
 	if guessed {
 		p.LooksLike = func(head []byte) string { return probe(c.formats, head) }

@@ -41,10 +41,16 @@ type FormatOptions struct {
 	Path      string
 	Writable  bool
 	NoBacking bool         // leave the backing image closed
+	NoIO      bool         // no data will be read, so no passphrase is needed
 	NoSync    bool         // wait for nothing to be on disk
 	Repair    bool         // nothing but block.Checker writes to the image
 	Policy    block.Policy // opens what the image refers to
 	Data      block.File   // the external data file, if it is open already
+	// Passphrase is asked for that of an encrypted image; nil if nobody knows.
+	// What it returns is cleared after use.
+	Passphrase func() ([]byte, error)
+	// EncryptFormat is how the image has to be encrypted, if it is not empty.
+	EncryptFormat string
 	// Offset and Size are the window of the file that is the disk; for raw.
 	Offset, Size int64
 	// LooksLike names the format that the beginning of a disk would be taken
@@ -151,22 +157,22 @@ var qcow2Format = Format{
 	Measure: measureQcow2,
 
 	Compresses: true,
-	Options: []Option{
-		{Name: "cluster_size", Type: Size, Help: "qcow2 cluster size", Default: "65536"},
-		{Name: "extended_l2", Type: Switch, Help: "Extended L2 tables", Default: "off"},
-		{Name: "preallocation", Help: "Preallocation mode (allowed values: off, metadata, falloc, full)"},
-		{Name: "compression_type", Help: "Compression method used for image cluster compression", Default: "zlib"},
-		{Name: "size", Type: Size, Help: "Virtual disk size"},
-		{Name: "compat", Help: "Compatibility level (v2 [0.10] or v3 [1.1])"},
-		{Name: "backing_file", Help: "File name of a base image"},
-		{Name: "backing_fmt", Help: "Image format of the base image"},
-		{Name: "data_file", Help: "File name of an external data file"},
-		{Name: "data_file_raw", Type: Switch, Help: "The external data file must stay valid as a raw image"},
-		{Name: "lazy_refcounts", Type: Switch, Help: "Postpone refcount updates", Default: "off"},
-		{Name: "refcount_bits", Type: Number, Help: "Width of a reference count entry in bits", Default: "16"},
+	Options: append(encryptOptions("encrypt."),
+		Option{Name: "cluster_size", Type: Size, Help: "qcow2 cluster size", Default: "65536"},
+		Option{Name: "extended_l2", Type: Switch, Help: "Extended L2 tables", Default: "off"},
+		Option{Name: "preallocation", Help: "Preallocation mode (allowed values: off, metadata, falloc, full)"},
+		Option{Name: "compression_type", Help: "Compression method used for image cluster compression", Default: "zlib"},
+		Option{Name: "size", Type: Size, Help: "Virtual disk size"},
+		Option{Name: "compat", Help: "Compatibility level (v2 [0.10] or v3 [1.1])"},
+		Option{Name: "backing_file", Help: "File name of a base image"},
+		Option{Name: "backing_fmt", Help: "Image format of the base image"},
+		Option{Name: "data_file", Help: "File name of an external data file"},
+		Option{Name: "data_file_raw", Type: Switch, Help: "The external data file must stay valid as a raw image"},
+		Option{Name: "lazy_refcounts", Type: Switch, Help: "Postpone refcount updates", Default: "off"},
+		Option{Name: "refcount_bits", Type: Number, Help: "Width of a reference count entry in bits", Default: "16"},
 		noCOW,
 		extentSizeHint,
-	},
+	),
 }
 
 func probeQcow2(head []byte) int {
@@ -179,6 +185,7 @@ func probeQcow2(head []byte) int {
 func openQcow2(f block.File, o FormatOptions) (*Image, error) {
 	return qcow2.Open(f, &qcow2.OpenOptions{
 		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy, Data: o.Data,
+		Passphrase: o.Passphrase, EncryptFormat: o.EncryptFormat, NoIO: o.NoIO,
 	})
 }
 
@@ -196,9 +203,15 @@ func qcow2Options(s *Settings, o FormatOptions) (*qcow2.CreateOptions, error) {
 		BackingFile: s.Text("backing_file"), BackingFormat: s.Text("backing_fmt"),
 		LazyRefcounts: s.Switch("lazy_refcounts"), ExtendedL2: s.Switch("extended_l2"),
 		DataFile: s.Text("data_file"), DataFileRaw: s.Switch("data_file_raw"), Data: o.Data,
-		NoSync: o.NoSync,
+		NoSync: o.NoSync, Passphrase: o.Passphrase,
 	}
 	var err error
+	if c.Encryption, err = s.encryption(); err != nil {
+		return nil, err
+	}
+	if c.Encryption == qcow2.LUKS {
+		c.LUKS = s.luks("encrypt.")
+	}
 	if c.Preallocation, err = s.preallocation(); err != nil {
 		return nil, err
 	}

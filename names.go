@@ -5,6 +5,7 @@ package diskimg
 // knows a file and how to read it; all else is refused by name.
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -32,6 +33,14 @@ type Target struct {
 	Faults *Faults
 	// Null is a disk without a file, in place of the path's.
 	Null *Null
+	// KeySecret names the passphrase of an encrypted image, see KeyRequest.
+	KeySecret string
+	// EncryptFormat is how a qcow2 image is encrypted, aes or luks; if it is not
+	// empty and not so, the image is refused.
+	EncryptFormat string
+	// Backing is what is to be known of the image below besides what this one
+	// says of it: what is not empty counts. Nil for nothing.
+	Backing *Target
 
 	unknown string // an option that is not known, which the format has to refuse
 }
@@ -149,6 +158,9 @@ func TargetFromOptions(options map[string]string) (Target, error) {
 		delete(rest, key)
 		return value
 	}
+	if err := t.takeBacking(rest); err != nil {
+		return t, err
+	}
 	driver := take("driver")
 	prefix := "file."
 	if isProtocol(driver) {
@@ -162,6 +174,7 @@ func TargetFromOptions(options map[string]string) (Target, error) {
 	if t.Path == "" {
 		return t, missingFile(driver, options)
 	}
+	t.takeEncryption(take)
 	if err := t.takeFlags(take); err != nil {
 		return t, err
 	}
@@ -179,6 +192,9 @@ func (t *Target) noOption(format string) error {
 	if t.unknown == "" {
 		return nil
 	}
+	if name, ok := strings.CutPrefix(t.unknown, "encrypt."); ok && format == "qcow2" {
+		return block.Invalidf("Parameter '%s' is unexpected", name)
+	}
 	return block.Unsupportedf("Block format '%s' does not support the option '%s'", format, t.unknown)
 }
 
@@ -191,6 +207,50 @@ func missingFile(driver string, options map[string]string) error {
 		return err
 	}
 	return missingChild("file", options)
+}
+
+// takeBacking moves the options of the image below out of options.
+func (t *Target) takeBacking(options map[string]string) error {
+	below := map[string]string{}
+	for key, value := range options {
+		if name, ok := strings.CutPrefix(key, "backing."); ok {
+			below[name] = value
+			delete(options, key)
+		}
+	}
+	if len(below) == 0 {
+		return nil
+	}
+	unnamed := below["file.filename"] == ""
+	if unnamed {
+		below["file.filename"] = "-" // it stands in the image above
+	}
+	b, err := TargetFromOptions(below)
+	if unnamed {
+		b.Path = ""
+	}
+	t.Backing = &b
+	return err
+}
+
+// over returns t, or if it names no file u with what else t says.
+func (t Target) over(u Target) Target {
+	if t.Path != "" {
+		return t
+	}
+	u.Format, u.KeySecret = cmp.Or(t.Format, u.Format), cmp.Or(t.KeySecret, u.KeySecret)
+	u.EncryptFormat, u.Backing = cmp.Or(t.EncryptFormat, u.EncryptFormat), cmp.Or(t.Backing, u.Backing)
+	return u
+}
+
+// takeEncryption reads what is said of an encrypted image.
+func (t *Target) takeEncryption(take func(string) string) {
+	switch t.Format {
+	case "qcow2", "":
+		t.KeySecret, t.EncryptFormat = take("encrypt.key-secret"), take("encrypt.format")
+	case "luks":
+		t.KeySecret = take("key-secret")
+	}
 }
 
 func (t *Target) takeFlags(take func(string) string) error {

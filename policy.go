@@ -24,6 +24,9 @@ const DefaultMaxDepth = 64
 // its format stated. Protocol prefixes such as nbd: or json: are refused.
 type Strict struct {
 	MaxDepth int // images in a chain; 0 is DefaultMaxDepth
+	// Passphrase is asked for those of encrypted images where the options of
+	// Open have none.
+	Passphrase Passphrase
 }
 
 // Permissive is the policy of the QEMU tools, for images from people one
@@ -33,6 +36,9 @@ type Strict struct {
 // json: are understood; a format that is not stated is probed.
 type Permissive struct {
 	MaxDepth int // images in a chain; 0 is DefaultMaxDepth
+	// Passphrase is asked for those of encrypted images where the options of
+	// Open have none.
+	Passphrase Passphrase
 }
 
 // rules decide what a name leads to.
@@ -40,6 +46,7 @@ type rules interface {
 	// find returns where ref leads to and how to open it.
 	find(ref block.Ref) (Target, opener, error)
 	maxDepth() int
+	ask() Passphrase
 }
 
 // opener opens the file of a target.
@@ -52,6 +59,8 @@ func (s Strict) OpenImage(ref block.Ref) (*Image, error) { return startChain(s, 
 func (s Strict) OpenFile(ref block.Ref) (block.File, error) { return startChain(s, ref).OpenFile(ref) }
 
 func (s Strict) maxDepth() int { return s.MaxDepth }
+
+func (s Strict) ask() Passphrase { return s.Passphrase }
 
 func (s Strict) find(ref block.Ref) (Target, opener, error) {
 	protocol, _ := cutProtocol(ref.Name)
@@ -96,6 +105,8 @@ func (p Permissive) OpenFile(ref block.Ref) (block.File, error) {
 
 func (p Permissive) maxDepth() int { return p.MaxDepth }
 
+func (p Permissive) ask() Passphrase { return p.Passphrase }
+
 func (p Permissive) find(ref block.Ref) (Target, opener, error) {
 	t, err := ParseTarget(p.path(ref))
 	if err != nil {
@@ -132,6 +143,11 @@ type chain struct {
 	// The image with so many above it is opened for writing, if not 0.
 	writable int
 	noSync   bool // and waits for nothing to be on disk
+
+	passphrase Passphrase
+	noIO       bool // nothing will be read
+	// next says more of the backing image than its name does; nil for nothing.
+	next *Target
 }
 
 type fileID struct{ dev, ino uint64 }
@@ -143,7 +159,7 @@ func idOf(f *storage.File) fileID {
 
 // startChain begins a chain at the image that ref comes from, if it has a file.
 func startChain(r rules, ref block.Ref) *chain {
-	c := &chain{rules: r, formats: Formats}
+	c := &chain{rules: r, formats: Formats, passphrase: r.ask()}
 	if f, err := openLocal(ref.From, false); err == nil {
 		c.above = append(c.above, idOf(f))
 		f.Close()
@@ -174,6 +190,9 @@ func (c *chain) openImage(ref block.Ref) (*Image, error) {
 	t, open, err := c.rules.find(ref)
 	if err != nil {
 		return nil, err
+	}
+	if c.next != nil {
+		t = c.next.over(t)
 	}
 	o := &OpenOptions{Format: t.Format}
 	if c.writable > 0 && len(c.above) == c.writable {
@@ -208,8 +227,10 @@ func (c *chain) mayUse(f *storage.File, path string, lock storage.LockMode) erro
 }
 
 // below returns the policy for what an image in f refers to.
-func (c *chain) below(f *storage.File) *chain {
+// about, if not nil, is what else is known of its backing image.
+func (c *chain) below(f *storage.File, about *Target) *chain {
 	next := *c
+	next.next = about
 	next.above = append(slices.Clone(c.above), idOf(f))
 	return &next
 }

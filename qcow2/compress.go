@@ -68,6 +68,9 @@ func (c *decodedCluster) put(off int64, data *[]byte) *[]byte {
 
 // ReadSpecial implements block.Layer.
 func (d *disk) ReadSpecial(e block.Extent, p []byte, off int64) error {
+	if !e.Compressed {
+		return d.readEncrypted(e, p, off)
+	}
 	at := off & (d.geo.clusterSize - 1)
 	if at == 0 && int64(len(p)) == d.geo.clusterSize {
 		return d.decode(p, e)
@@ -116,6 +119,8 @@ func (d *disk) WriteCompressed(p []byte, off int64) error {
 		return block.Invalidf("compressed writes begin at a multiple of the cluster size %d", d.geo.clusterSize)
 	case int64(len(p))&(d.geo.clusterSize-1) != 0 && off+int64(len(p)) != d.Size():
 		return block.Invalidf("compressed writes are multiples of the cluster size %d long", d.geo.clusterSize)
+	case d.crypt != nil:
+		return block.Unsupportedf("Compression and encryption not supported at the same time")
 	case d.data != d.file:
 		return block.Unsupportedf("images with an external data file have no compressed clusters")
 	}

@@ -30,7 +30,7 @@ func cowBuffer(n int64) *[]byte {
 func (d *disk) fill(a *allocation, p []byte, off guestOff) error {
 	end := off + guestOff(len(p))
 	from, to := a.from, a.to
-	if a.run.fresh {
+	if a.run.fresh && d.crypt == nil {
 		// Space that was never written reads as zero, so old zeros are there.
 		if d.oldIsZero(from, off) {
 			from = off
@@ -95,8 +95,7 @@ func (d *disk) copyOld(a *allocation, from, to guestOff) error {
 }
 
 func (d *disk) writeHost(a *allocation, p []byte, off guestOff) error {
-	_, err := d.data.WriteAt(p, int64(a.host)+int64(off-a.off))
-	return err
+	return d.writeData(p, a.host+hostOff(off-a.off), off)
 }
 
 // readOld reads guest data as it is now, through the backing chain; past the

@@ -45,6 +45,11 @@ type CreateOptions struct {
 	Data        block.File
 	DataFileRaw bool
 	Compression Compression
+	Encryption  Encryption
+	LUKS        LUKSOptions // if Encryption is LUKS
+	// Passphrase is asked for that of an encrypted image, once. What it returns
+	// is cleared after use.
+	Passphrase func() ([]byte, error)
 	// NoSync skips the syncs, see OpenOptions.
 	NoSync bool
 }
@@ -102,7 +107,10 @@ func (o *CreateOptions) create(f block.File) error {
 	if err := d.prepareWrites(); err != nil {
 		return err
 	}
-	err := d.grow(o.Size)
+	err := d.encrypt(o)
+	if err == nil {
+		err = d.grow(o.Size)
+	}
 	if err == nil {
 		err = d.Preallocate(o.Preallocation)
 	}
@@ -134,6 +142,11 @@ func (o *CreateOptions) validate() error {
 			return err
 		}
 	}
+	if o.Encryption == LUKS {
+		if _, err := o.LUKS.create().Layout(); err != nil {
+			return err
+		}
+	}
 	_, err := o.header().encode()
 	return err
 }
@@ -147,6 +160,8 @@ func (o *CreateOptions) validateGeometry() error {
 		return block.Invalidf("Cluster size must be a power of two between %d and %dk", 1<<minClusterBits, 1<<maxClusterBits>>10)
 	case o.RefcountBits < 1 || o.RefcountBits > 64 || o.RefcountBits&(o.RefcountBits-1) != 0:
 		return block.Invalidf("Refcount width must be a power of two and may not exceed 64 bits")
+	case o.Encryption > LUKS:
+		return block.Invalidf("Encryption method %d does not exist", o.Encryption)
 	case o.Size < 0:
 		return block.Invalidf("Image size must not be negative")
 	case o.ExtendedL2 && cs < 1<<14:
@@ -206,12 +221,16 @@ func (o *CreateOptions) header() *header {
 		refcountOrder:    uint32(bits.TrailingZeros(uint(o.RefcountBits))),
 		length:           v2HeaderLength,
 		backingName:      o.BackingFile,
+		cryptMethod:      uint32(o.Encryption),
 	}
 	if o.Version >= 3 {
 		o.headerV3(h)
 	}
 	if o.BackingFormat != "" {
 		h.extensions = append(h.extensions, extension{extBackingFormat, []byte(o.BackingFormat)})
+	}
+	if o.Encryption == LUKS {
+		h.extensions = append(h.extensions, extension{extCrypto, make([]byte, 16)}) // see createLUKS
 	}
 	if o.DataFile != "" {
 		h.extensions = append(h.extensions, extension{extDataFile, []byte(o.DataFile)})

@@ -19,7 +19,7 @@ func Inspect(f block.File) (block.Description, error) {
 	if err != nil {
 		return block.Description{}, wrapOpen("", err)
 	}
-	if err := h.validateFields(); err != nil {
+	if err := h.validate(); err != nil {
 		return block.Description{}, wrapOpen("", err)
 	}
 	d := newDisk(f, h, &OpenOptions{})
@@ -27,7 +27,7 @@ func Inspect(f block.File) (block.Description, error) {
 	if err != nil {
 		return block.Description{}, wrapOpen("", err)
 	}
-	return d.describe(snapshots, d.inspectBitmaps(maxInspectBitmaps)), nil
+	return d.describe(snapshots, d.inspectBitmaps(maxInspectBitmaps))
 }
 
 // Describe implements block.Describer.
@@ -40,7 +40,7 @@ func (d *disk) Describe() (block.Description, error) {
 	if err != nil {
 		bitmaps = nil // a check says what is wrong with them
 	}
-	return d.describe(snapshots, bitmaps), nil
+	return d.describe(snapshots, bitmaps)
 }
 
 // inspectBitmaps describes bitmaps, none if they can't be understood: a check
@@ -53,8 +53,12 @@ func (d *disk) inspectBitmaps(limit int64) []block.Bitmap {
 	return describeBitmaps(list)
 }
 
-func (d *disk) describe(snapshots []block.Snapshot, bitmaps []block.Bitmap) block.Description {
+func (d *disk) describe(snapshots []block.Snapshot, bitmaps []block.Bitmap) (block.Description, error) {
 	h := d.hdr
+	encrypt, err := d.describeEncryption()
+	if err != nil {
+		return block.Description{}, wrapOpen(d.path, err)
+	}
 	return block.Description{
 		Format:        "qcow2",
 		VirtualSize:   d.Size(),
@@ -65,16 +69,32 @@ func (d *disk) describe(snapshots []block.Snapshot, bitmaps []block.Bitmap) bloc
 		BackingFormat: string(h.find(extBackingFormat)),
 		DataFile:      string(h.find(extDataFile)),
 		Snapshots:     snapshots,
-		Specific:      h.specific(bitmaps),
+		Specific:      h.specific(bitmaps, encrypt),
+	}, nil
+}
+
+// describeEncryption lists what is known without a passphrase; nil if the image
+// is not encrypted.
+func (d *disk) describeEncryption() ([]block.Field, error) {
+	switch d.hdr.cryptMethod {
+	case cryptNone:
+		return nil, nil
+	case cryptAES:
+		return []block.Field{{Name: "format", Value: "aes"}}, nil
 	}
+	h, _, err := d.luksHeader()
+	if err != nil {
+		return nil, err
+	}
+	return h.Describe(block.Field{Name: "format", Value: "luks"}), nil
 }
 
 // specific lists the fields that only qcow2 has, in the order of qemu-img info.
-func (h *header) specific(bitmaps []block.Bitmap) []block.Field {
+func (h *header) specific(bitmaps []block.Bitmap, encrypt []block.Field) []block.Field {
 	compression := block.Field{Name: "compression-type", Value: [...]string{"zlib", "zstd"}[h.compression&1]}
 	bits := block.Field{Name: "refcount-bits", Value: int64(1) << h.refcountOrder}
 	if h.version == 2 {
-		return []block.Field{{Name: "compat", Value: "0.10"}, compression, bits}
+		return withEncryption([]block.Field{{Name: "compat", Value: "0.10"}, compression, bits}, encrypt)
 	}
 	list := []block.Field{
 		{Name: "compat", Value: "1.1"},
@@ -84,7 +104,7 @@ func (h *header) specific(bitmaps []block.Bitmap) []block.Field {
 	if len(bitmaps) > 0 {
 		list = append(list, block.Field{Name: "bitmaps", Value: bitmapFields(bitmaps)})
 	}
-	list = append(list, bits)
+	list = withEncryption(append(list, bits), encrypt)
 	if h.incompat&incompatDataFile != 0 {
 		if name := h.find(extDataFile); name != nil {
 			list = append(list, block.Field{Name: "data-file", Value: string(name)})
@@ -109,4 +129,11 @@ func bitmapFields(bitmaps []block.Bitmap) []any {
 		list[i] = []block.Field{{Name: "flags", Value: flags}, {Name: "name", Value: b.Name}, {Name: "granularity", Value: b.Granularity}}
 	}
 	return list
+}
+
+func withEncryption(list, encrypt []block.Field) []block.Field {
+	if encrypt == nil {
+		return list
+	}
+	return append(list, block.Field{Name: "encrypt", Value: encrypt})
 }

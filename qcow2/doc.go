@@ -62,7 +62,8 @@
 //  1. whole: changes of the image as a whole, and checks
 //  2. writers: shared by requests that write, exclusive for such a change
 //  3. bitmaps.mu: the dirty bitmaps, as they are in memory
-//  4. ranges: guest ranges that allocate, discard or zero, by whole clusters
-//  5. flushes: one flush runs at a time; those who come meanwhile share the next
-//  6. mu: tables, caches, allocator; shared to look up, exclusive to change
+//  4. sectors: of an encrypted image, of one write
+//  5. ranges: guest ranges that allocate, discard or zero, by whole clusters
+//  6. flushes: one flush runs at a time; those who come meanwhile share the next
+//  7. mu: tables, caches, allocator; shared to look up, exclusive to change
 package qcow2

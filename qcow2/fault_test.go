@@ -108,7 +108,7 @@ func (r *faultRun) operate() error {
 }
 
 func (r *faultRun) openOn(wrap func(block.File) block.File, writable bool) (*block.Image, error) {
-	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy()}
+	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy(), Passphrase: passphrase}
 	if r.options.DataFile != "" {
 		o.Data = wrap(r.data.Reopen())
 	}

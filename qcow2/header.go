@@ -427,9 +427,10 @@ func (h *header) validateCrypt() error {
 	case cryptNone:
 		return nil
 	case cryptAES:
-		return block.Unsupportedf("the image is encrypted with legacy AES (crypt_method 1), which is not supported yet")
+		return nil
 	case cryptLUKS:
-		return block.Unsupportedf("the image is encrypted with LUKS (crypt_method 2), which is not supported yet")
+		_, _, err := h.luksPlace()
+		return err
 	}
 	return block.Unsupportedf("Unsupported encryption method %d", h.cryptMethod)
 }

@@ -277,8 +277,17 @@ func TestHeaderValidate(t *testing.T) {
 		{func(h *header) { h.incompat |= incompatExtendedL2; h.setBits(14) }, nil, ""},
 		{func(h *header) { h.incompat |= incompatDataFile; h.autoclear = autoclearRawData }, corrupt, `an image with a raw data file can't have a backing file, this one names "base.raw"`},
 		{func(h *header) { h.incompat |= incompatDataFile; h.autoclear, h.backingName = autoclearRawData, "" }, nil, ""},
-		{func(h *header) { h.cryptMethod = 1 }, unsupported, "encrypted with legacy AES (crypt_method 1)"},
-		{func(h *header) { h.cryptMethod = 2 }, unsupported, "encrypted with LUKS (crypt_method 2)"},
+		{func(h *header) { h.cryptMethod = 1 }, nil, ""},
+		{func(h *header) { h.cryptMethod = 2 }, corrupt, "Missing CRYPTO header for crypt method 2"},
+		{func(h *header) {
+			h.cryptMethod, h.extensions = 2, append(h.extensions, extension{extCrypto, make([]byte, 15)})
+		}, corrupt, "CRYPTO header extension size 15, but expected size 16"},
+		{func(h *header) {
+			h.cryptMethod, h.extensions = 2, append(h.extensions, extension{extCrypto, encodeTable([]uint64{1, 1})})
+		}, corrupt, "Encryption header offset '1' is not a multiple of cluster size"},
+		{func(h *header) {
+			h.cryptMethod, h.extensions = 2, append(h.extensions, extension{extCrypto, encodeTable([]uint64{0, 1 << 63})})
+		}, corrupt, "Encryption header of 9223372036854775808 bytes at 0x0 is beyond what can be"},
 		{func(h *header) { h.cryptMethod = 3 }, unsupported, "Unsupported encryption method 3"},
 		{func(h *header) { h.cryptMethod = math.MaxUint32 }, unsupported, "Unsupported encryption method 4294967295"},
 		{func(h *header) { h.size = 0; h.l1Size = 0 }, nil, ""},

@@ -307,9 +307,11 @@ func (l *hostiles) features() {
 	l.add("compression_type without its feature", "zstd", corrupt("Compression type incompatible feature bit must be set for compression_type 1"), field64(hIncompat, 0))
 	l.add("feature without its compression_type", "zstd", corrupt("feature bit is set, but compression_type is 0 (zlib)"), func(f *forge) { f.b[hCompression] = 0 })
 	l.add("extended L2 with small clusters", "v3", corrupt("Extended L2 entries need clusters of at least 16384 bytes, this image has 4096"), field64(hIncompat, bitExtended))
-	for method, text := range map[uint32]string{1: "legacy AES (crypt_method 1)", 2: "LUKS (crypt_method 2)", 3: "Unsupported encryption method 3", math.MaxUint32: "Unsupported encryption method 4294967295"} {
-		l.add(fmt.Sprintf("crypt_method %d", method), "v3", unsupported("%s", text), field32(hCryptMethod, method)).inspects(opens)
+	for method, text := range map[uint32]string{3: "Unsupported encryption method 3", math.MaxUint32: "Unsupported encryption method 4294967295"} {
+		l.add(fmt.Sprintf("crypt_method %d", method), "v3", unsupported("%s", text), field32(hCryptMethod, method))
 	}
+	l.add("crypt_method 1", "v3", verdict{block.ErrPassphrase, "the image is encrypted (aes) and no passphrase is given"}, field32(hCryptMethod, 1)).inspects(opens)
+	l.add("crypt_method 2", "v3", corrupt("Missing CRYPTO header for crypt method 2"), field32(hCryptMethod, 2))
 	l.add("corrupt", "v3", opens, field64(hIncompat, bitCorrupt)).writes(corrupt("Image is corrupt; cannot be opened read/write"))
 	l.add("dirty and corrupt", "v3", opens, field64(hIncompat, bitDirty|bitCorrupt)).writes(corrupt("Image is corrupt; cannot be opened read/write"))
 	l.add("dirty", "v3", opens, field64(hIncompat, bitDirty))

@@ -88,7 +88,10 @@ func (d *disk) addCluster(run *extentRun, e l2Entry, off, next guestOff) (more b
 		if err != nil {
 			return false, damage(err)
 		}
-		if run.inPlace && x.Kind == block.Data && !d.exclusive(e) {
+		switch {
+		case !run.inPlace:
+			x = d.undecoded(x)
+		case x.Kind == block.Data && !d.exclusive(e):
 			x.Kind, x.HasOffset = block.Below, false
 		}
 		x.Length = int64(stop - off)
@@ -165,10 +168,11 @@ type extentRun struct {
 func (r *extentRun) add(x block.Extent) bool {
 	if r.extent.Length == 0 {
 		r.extent = x
-		return x.Kind != block.Special
+		return !x.Compressed
 	}
 	e := &r.extent
-	if x.Kind != e.Kind || x.HasOffset != e.HasOffset || x.HasOffset && e.Offset+e.Length != x.Offset {
+	placed := x.HasOffset || x.Kind == block.Special
+	if x.Kind != e.Kind || x.Compressed || x.HasOffset != e.HasOffset || placed && e.Offset+e.Length != x.Offset {
 		return false
 	}
 	e.Length += x.Length

@@ -18,12 +18,24 @@ func Measure(o *CreateOptions, data int64, bitmaps []block.Bitmap) (block.Measur
 	}
 	g := c.header().geometry()
 	disk := g.alignUp(c.Size)
-	tables := g.tableClusters(c.Size) << g.clusterBits
+	tables := g.tableClusters(c.Size)<<g.clusterBits + g.alignUp(c.luksSize())
 	m := block.Measurement{Required: tables + data, FullyAllocated: tables + disk, Bitmaps: g.bitmapBytes(c.Size, bitmaps)}
 	if c.Preallocation >= block.PreallocFalloc {
 		m.Required = m.FullyAllocated
 	}
 	return m, nil
+}
+
+// luksSize returns how many bytes the LUKS header takes up, 0 if there is none.
+func (o *CreateOptions) luksSize() int64 {
+	if o.Encryption != LUKS {
+		return 0
+	}
+	h, err := o.LUKS.create().Layout()
+	if err != nil {
+		return 0 // validate says why
+	}
+	return h.Payload
 }
 
 // tableClusters returns how many clusters the header takes up, and the tables

@@ -36,6 +36,15 @@ type OpenOptions struct {
 	// Data is the external data file, if the caller has opened it; otherwise
 	// Policy is asked. The image closes it.
 	Data block.File
+	// Passphrase is asked for that of an encrypted image, once. What it returns
+	// is cleared after use.
+	Passphrase func() ([]byte, error)
+	// EncryptFormat is how the image is encrypted, aes or luks; if it is not
+	// empty and not so, the image is refused.
+	EncryptFormat string
+	// NoIO opens an encrypted image without a passphrase; its data can't be
+	// read. Not with Writable.
+	NoIO bool
 	// NoSync orders nothing and syncs nothing: fast, and after a power cut
 	// the image is lost. For images that are made in one go and can be made
 	// again.
@@ -63,10 +72,12 @@ type disk struct {
 	repairOnly bool
 	sparse     bool         // data may well be holes
 	size       atomic.Int64 // of the guest disk
+	crypt      *encryption  // nil: not encrypted
 
 	whole   sync.Mutex   // held by what looks at, or changes, the image as a whole
 	writers sync.RWMutex // shared by requests that write; see alone
 	pins    pins
+	sectors rangelock.Lock // of an encrypted image, see crypt.go
 	ranges  rangelock.Lock
 	flushes combine.Calls
 	decoded decodedCluster
@@ -189,10 +200,13 @@ func (d *disk) load(o *OpenOptions) error {
 	if err := d.loadL1(); err != nil {
 		return err
 	}
+	if err := d.openCrypt(o); err != nil {
+		return err
+	}
 	if err := d.openData(o); err != nil {
 		return err
 	}
-	d.sparse = d.isSparse()
+	d.sparse = d.crypt == nil && d.isSparse()
 	if err := d.openBacking(o); err != nil {
 		return err
 	}
@@ -203,8 +217,11 @@ func (d *disk) load(o *OpenOptions) error {
 }
 
 func (d *disk) mayOpen(o *OpenOptions) error {
-	if !d.writable {
+	switch {
+	case !d.writable:
 		return nil
+	case o.NoIO:
+		return block.Invalidf("an image can't be written that is opened not to be read")
 	}
 	if d.hdr.incompat&incompatCorrupt != 0 && !o.Repair {
 		return block.Corruptf("Image is corrupt; cannot be opened read/write")
@@ -338,6 +355,11 @@ func (d *disk) mapMetadata() error {
 	}
 	for _, e := range d.reftable {
 		m.addTable(metaRefblock, e&^reftableReserved)
+	}
+	if d.hdr.cryptMethod == cryptLUKS {
+		if off, n, err := d.hdr.luksPlace(); err == nil && d.inFile("encryption header", off, n) == nil {
+			m.add(metaCrypt, off, n)
+		}
 	}
 	snapshots, end, err := d.readSnapshots(maxSnapshotTable)
 	if err != nil {

@@ -24,13 +24,14 @@ const (
 	metaSnapshots
 	metaInactiveL1
 	metaBitmaps
+	metaCrypt
 	metaReplaced // a table that is referred to no more, until it is freed
 	metaConflict // more than one structure claims it
 )
 
 var metaNames = [...]string{
 	"qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block",
-	"snapshot table", "inactive L1 table", "bitmap directory", "replaced table", "several structures at once",
+	"snapshot table", "inactive L1 table", "bitmap directory", "encryption header", "replaced table", "several structures at once",
 }
 
 func (k metaKind) String() string { return metaNames[k] }

@@ -64,7 +64,10 @@ func (d *disk) preallocate(off guestOff, n int64) (allocation, error) {
 // blank makes the space of a read as zero. Before it is linked, that is: it may
 // have held something else.
 func (d *disk) blank(a *allocation) error {
-	if a.run.fresh {
+	switch {
+	case d.holdsZeros():
+		return d.writeZeros(a)
+	case a.run.fresh:
 		return nil
 	}
 	size, err := d.data.Size()
@@ -82,6 +85,9 @@ func (d *disk) blank(a *allocation) error {
 // reserve takes the space of a in the file system.
 func (d *disk) reserve(a *allocation, mode block.Preallocation) error {
 	off, n := int64(a.host), a.clusters<<d.geo.clusterBits
+	if d.holdsZeros() {
+		return nil // by blank
+	}
 	switch mode {
 	case block.PreallocFalloc:
 		if r, ok := d.data.(block.Reserver); ok {
@@ -90,6 +96,22 @@ func (d *disk) reserve(a *allocation, mode block.Preallocation) error {
 		return block.WriteZeroes(d.data, off, n)
 	case block.PreallocFull:
 		return writeZeroData(d.data, off, n)
+	}
+	return nil
+}
+
+// holdsZeros reports whether new space has to hold encrypted zeros, because an
+// entry can't say that what is in the file does not count.
+func (d *disk) holdsZeros() bool { return d.crypt != nil && !d.geo.extended && !d.zeroPlaces() }
+
+// writeZeros fills the space of a with them.
+func (d *disk) writeZeros(a *allocation) error {
+	for at, end := a.off, guestOff(a.end(&d.geo)); at < end; {
+		n := min(int64(end-at), int64(len(zeros)))
+		if err := d.writeHost(a, zeros[:n], at); err != nil {
+			return err
+		}
+		at += guestOff(n)
 	}
 	return nil
 }

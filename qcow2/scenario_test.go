@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/stamp"
@@ -66,6 +67,7 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 	s := &scenario{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
 	s.kinds = append(s.rand.Perm(19)[:3+s.rand.IntN(16)], 7, 10)
 	s.options = smallOptions(s.rand)
+	s.encrypt(seed)
 	s.sizes = []int64{s.options.Size}
 	if s.options.BackingFile != "" {
 		s.backing = make([]byte, s.options.Size-sector)
@@ -110,6 +112,22 @@ func smallOptions(r *rand.Rand) qcow2.CreateOptions {
 	}
 	return o
 }
+
+// encrypt has one image in four encrypted, few of them with LUKS: its header is
+// larger than all the rest.
+func (s *scenario) encrypt(seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 1))
+	if s.options.DataFileRaw || r.IntN(4) > 0 {
+		return
+	}
+	s.options.Encryption, s.options.Passphrase = qcow2.AES, passphrase
+	if s.options.ClusterSize > 512 && r.IntN(6) == 0 {
+		s.options.Encryption = qcow2.LUKS
+		s.options.LUKS = qcow2.LUKSOptions{Cipher: "aes-128", Mode: "cbc", IterTime: time.Microsecond}
+	}
+}
+
+func passphrase() ([]byte, error) { return []byte("a passphrase"), nil }
 
 // ballast counts leaks in an image with clusters of 512 bytes and refcounts of
 // 64 bits: almost all that its only refcount block counts, so that a second is
@@ -279,7 +297,7 @@ func (s *scenario) begin(op *scenarioOp, data bool) []byte {
 
 // compressed writes the clusters that op touches.
 func (s *scenario) compressed(op scenarioOp) error {
-	if s.options.DataFile != "" {
+	if s.options.DataFile != "" || s.options.Encryption != qcow2.NoEncryption {
 		return nil
 	}
 	per := int(s.options.ClusterSize / sector)

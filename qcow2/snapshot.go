@@ -178,6 +178,6 @@ func (d *disk) viewOf(s *snapshotRecord) (snapshotView, error) {
 		return snapshotView{}, err
 	}
 	v := newDisk(d.file, &h, &OpenOptions{Path: d.path})
-	v.data, v.backing, v.sparse = d.data, d.backing, d.sparse
+	v.data, v.backing, v.sparse, v.crypt = d.data, d.backing, d.sparse, d.crypt
 	return snapshotView{v}, v.loadL1()
 }

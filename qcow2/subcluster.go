@@ -12,6 +12,8 @@ func (d *disk) link(a *allocation, i int64, b *cache.Block, at int) {
 	e := l2Entry{desc: uint64(host) | flagCopied}
 	if d.geo.extended {
 		e.bitmap = d.linkedBitmap(a, i, old)
+	} else if a.from == a.to && d.zeroPlaces() {
+		e.desc |= flagZero
 	}
 	d.setLink(b, at, e)
 	if a.run.n > 0 {

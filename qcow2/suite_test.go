@@ -18,16 +18,19 @@ var kinds = map[string]map[string]string{
 	"Subclusters": {"cluster_size": "16k", "extended_l2": "on"},
 	"DataFile":    {"cluster_size": "4k", "data_file": "{path}.data"},
 	"DataFileRaw": {"cluster_size": "4k", "data_file": "{path}.data", "data_file_raw": "on"},
+	"AES":         {"cluster_size": "4k", "encrypt.format": "aes", "encrypt.key-secret": qemu.SecretID},
+	"LUKS":        {"cluster_size": "4k", "encrypt.format": "luks", "encrypt.key-secret": qemu.SecretID, "encrypt.iter-time": "1"},
 }
 
 // moreKinds are run where DISKIMG_LONG=1.
 var moreKinds = map[string]map[string]string{
-	"Default":       nil,
-	"Refcount64":    {"cluster_size": "1k", "refcount_bits": "64"},
-	"Zstd":          {"cluster_size": "8k", "compression_type": "zstd"},
-	"Cluster2M":     {"cluster_size": "2M"},
-	"Subclusters2M": {"cluster_size": "2M", "extended_l2": "on", "compression_type": "zstd"},
-	"LazyRefcounts": {"cluster_size": "4k", "lazy_refcounts": "on"},
+	"Default":         nil,
+	"Refcount64":      {"cluster_size": "1k", "refcount_bits": "64"},
+	"Zstd":            {"cluster_size": "8k", "compression_type": "zstd"},
+	"Cluster2M":       {"cluster_size": "2M"},
+	"Subclusters2M":   {"cluster_size": "2M", "extended_l2": "on", "compression_type": "zstd"},
+	"LUKSSubclusters": {"cluster_size": "16k", "extended_l2": "on", "encrypt.format": "luks", "encrypt.key-secret": qemu.SecretID, "encrypt.iter-time": "1"},
+	"LazyRefcounts":   {"cluster_size": "4k", "lazy_refcounts": "on"},
 }
 
 // The suite for every format. QEMU checks what each test leaves.

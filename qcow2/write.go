@@ -3,6 +3,7 @@ package qcow2
 import (
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
+	"github.com/diskimg/diskimg/internal/sectors"
 )
 
 // Guest writes. Clusters that are ours alone are written in place. Everything
@@ -30,14 +31,18 @@ func (d *disk) WriteAt(p []byte, off int64) error {
 // writeRun writes the start of p and returns how much; 0 says that the tables
 // have changed and it is to be tried again.
 func (d *disk) writeRun(p []byte, off guestOff) (int64, error) {
+	if d.crypt != nil {
+		start := d.sectorEdge(off, 0)
+		r := d.sectors.Acquire(int64(start), int64(off-start)+int64(len(p))+sectors.Size)
+		defer d.sectors.Release(r)
+	}
 	host, n, err := d.inPlace(off, int64(len(p)))
 	if err != nil {
 		return 0, err
 	}
 	if n > 0 {
 		d.event(block.EventWriteAIO)
-		_, err := d.data.WriteAt(p[:n], int64(host))
-		return n, err
+		return n, d.writeData(p[:n], host, off)
 	}
 	if err := d.relieve(); err != nil {
 		return 0, err
@@ -257,7 +262,7 @@ func (d *disk) edge(e l2Entry, at, outer guestOff) guestOff {
 	inside := min(at, outer)
 	unit := uint(int64(inside)&(d.geo.clusterSize-1)) >> d.geo.unitBits
 	if at != outer && e.bitmap>>unit&1 != 0 {
-		return at
+		return d.sectorEdge(at, outer)
 	}
 	return outer
 }

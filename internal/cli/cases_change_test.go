@@ -13,7 +13,6 @@ var commitLines = []string{
 
 func TestCommit(t *testing.T) {
 	allowed := []difference{
-		noObjects, noEncryption,
 		{lines: "commit (short3|dir/over|fileover|jsonover|guess|zeroover)", why: "what is empty is left alone", images: true},
 		{lines: "commit loop", why: "what is wrong is told", stderr: "qemu-img: Could not open 'loop': Could not open backing file: Backing file 'loop' creates an infinite loop."},
 	}
@@ -34,7 +33,7 @@ var snapshotLines = []string{
 const long = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
 
 func TestSnapshot(t *testing.T) {
-	allowed := []difference{noObjects}
+	var allowed []difference
 	differential(t, sample(snapshotLines, allowed), allowed...)
 }
 
@@ -52,7 +51,6 @@ var resizeLines = []string{
 
 func TestResize(t *testing.T) {
 	allowed := []difference{
-		noObjects, noEncryption,
 		{lines: "resize (q \\+0|q 4M|oldover 4M)", why: "where nothing changes nothing is written", images: true},
 		{lines: "resize badl1 5M", why: "tables that are broken are not built on", stdout: nothing, stderr: ".*L2 table offset 0x40200 unaligned.*", code: 1, images: true},
 	}
@@ -76,7 +74,7 @@ var noForgotten = difference{lines: ".* forgotten( .*)?", why: "bitmaps that ano
 
 func TestBitmap(t *testing.T) {
 	allowed := []difference{
-		noObjects, noForgotten,
+		noForgotten,
 		{lines: "bitmap --merge one -b bm -F raw bm two", why: "a file that is being changed is not read", stderr: "qemu-img: Could not open 'bm': Failed to get shared .*"},
 		{lines: "commit -d bmover", why: "what has not been written to is left alone", images: true},
 	}

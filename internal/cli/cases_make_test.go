@@ -42,19 +42,10 @@ var createLines = []string{
 
 func TestCreate(t *testing.T) {
 	allowed := []difference{
-		optionLists, noObjects,
-		{lines: "create --object secret.*", why: noObjects.why, stdout: nothing, stderr: noObjects.stderr, code: 1},
-		{lines: "create .*-o encryption=off .*", why: "no encryption yet", stdout: nothing, stderr: ".*Encryption is not supported.*", code: 1},
-		{lines: "create .*-o encrypt.format.*", why: "no encryption yet", stdout: nothing, stderr: ".*Encryption is not supported.*"},
 		{lines: "create .*=0x10k new 1M", why: "a warning is given once", stderr: "qemu-img: warning: Using a multiplier suffix [^\n]*"},
 	}
 	differential(t, sample(createLines, allowed), allowed...)
 }
-
-// optionLists: what can't be done is not offered.
-var optionLists = difference{lines: "(create|convert) -[fO] qcow2 -o (\\S*,)?(help|\\?)(,foo=1)?( q)?( new)?", why: "what can't be done is not offered", stdout: "Supported .*options:\n.*size=<size>            - Virtual disk size(\n\nThe protocol level .*)?"}
-
-var noObjects = difference{lines: ".*--object foo .*", why: "no objects yet", stderr: "qemu-img: --object .*not supported.*"}
 
 var convertLines = []string{
 	"convert", "convert q", "convert --foo", "convert -f", "convert -cZ q new", "convert -c -Z q new", "convert q new -f", "convert q -cf",
@@ -88,7 +79,7 @@ var convertLines = []string{
 
 func TestConvert(t *testing.T) {
 	allowed := []difference{
-		optionLists, noObjects, noEncryption, noForgotten,
+		noForgotten,
 		{
 			lines:  "convert (-O qcow2 )?q q|convert raw raw|convert q link|convert .*over raw|convert -n .*q q",
 			why:    "what is wrong is told, also where there are no locks",

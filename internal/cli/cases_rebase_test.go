@@ -16,7 +16,7 @@ var rebaseLines = []string{
 
 func TestRebase(t *testing.T) {
 	allowed := []difference{
-		noObjects, noEncryption,
+
 		{
 			lines: "rebase -b raw -F raw (over|dfover)|rebase -b ../raw -F raw dir/over|rebase -b q -F qcow2 snapsover|rebase -b '' q|rebase -b q3 -F qcow2 oldover|rebase -u -b loop -F qcow2 loop",
 			why:   "a name that is there already is not written", images: true,

@@ -37,6 +37,19 @@ img convert -c -O qcow2 q compressed
 img convert -c -O qcow2 -o compression_type=zstd q zstd
 img create -f qcow2 -o compat=0.10 zero 0
 img create -f qcow2 --object secret,id=s,data=abc -o encrypt.format=aes,encrypt.key-secret=s aes 1M
+# At times QEMU can't measure how fast it is.
+crypt() { until img create -f "$@" 2>err; do grep -q accurate err; done; rm err; }
+opened() { f=$1; shift; qemu-io --object secret,id=s,data=abc --image-opts "$f" -c "$1" >/dev/null; }
+luks=encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10
+crypt qcow2 --object secret,id=s,data=abc -o $luks luks 1M
+opened driver=qcow2,file.filename=luks,encrypt.key-secret=s 'write -P 5 100k 200k'
+crypt qcow2 --object secret,id=s,data=abc -o $luks -b luks -F qcow2 luksover 2M
+opened driver=qcow2,file.filename=luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s 'write -P 6 200k 200k'
+opened driver=qcow2,file.filename=aes,encrypt.key-secret=s 'write -P 7 300k 70000'
+printf abc >pass
+printf 'abc\n' >pass2
+printf YWJj >pass64
+printf '*' >bad64
 
 img create -f qcow2 -b raw -F raw over 8M
 io over 'write -P 8 1M 64k' 'write -z 64k 64k'

@@ -150,6 +150,9 @@ func (sh *shell) runVerb(v *verb, args []string) error {
 	if _, ok := c.(interface{ lastIsValue() }); ok && len(args) > 1 {
 		args, last = args[:len(args)-1], args[len(args)-1:]
 	}
+	if w, ok := c.(interface{ wipe() }); ok {
+		defer w.wipe()
+	}
 	args, err := getopt(append(sh.allowed(c.options()), helpOption), args, false)
 	if err == errHelp {
 		return sh.helpVerb(v)

@@ -116,7 +116,7 @@ func (v *conversion) intoExisting() error {
 	if _, err := v.checkTarget(); err != nil {
 		return err
 	}
-	out := input{imageOpts: v.targetOpts}
+	out := input{imageOpts: v.targetOpts, objects: v.objects}
 	if !v.targetOpts {
 		out.format = v.target()
 	} else if v.outFormat != nil {
@@ -200,6 +200,9 @@ func (v *conversion) plan() (*diskimg.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if v.compress && (s.Switch("encryption") || s.Has("encrypt.format")) {
+		return nil, failf("Compression and encryption not supported at the same time")
+	}
 	if err := setBacking(s, v.target(), v.backing, v.backingFormat); err != nil {
 		return nil, err
 	}
@@ -209,7 +212,7 @@ func (v *conversion) plan() (*diskimg.Plan, error) {
 	if err := refuseInputs(path, false, v.opened); err != nil {
 		return nil, err
 	}
-	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive, Unchecked: true, NoSync: v.cache == "unsafe"})
+	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive, Unchecked: true, NoSync: v.cache == "unsafe", Passphrase: v.objects.passphrase})
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,8 @@ func optionsOption(list *optionList) option {
 	return option{short: 'o', arg: "OPTIONS", help: "creation options as name=value,name=value\n(\"-o help\" lists those of a format)", set: list.add}
 }
 
+func (c *createCommand) wipe() { c.objects.wipe() }
+
 func (c *createCommand) run(sh *shell, args []string) error {
 	if len(args) == 0 && !c.list.wantsHelp() {
 		return usageError("Expecting image file name")
@@ -65,9 +67,6 @@ func (c *createCommand) run(sh *shell, args []string) error {
 		return usageError("Unexpected argument: " + args[2])
 	}
 	if err := c.cloud.apply(&c.format, &c.list); err != nil {
-		return err
-	}
-	if err := c.objects.check(); err != nil {
 		return err
 	}
 	var bytes string
@@ -107,7 +106,7 @@ func (c *createCommand) create(sh *shell, name, size string) error {
 	if err := setBacking(s, c.format, c.backing, c.backingFormat); err != nil {
 		return err
 	}
-	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive, Unchecked: c.unchecked})
+	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive, Unchecked: c.unchecked, Passphrase: c.objects.passphrase})
 	if err != nil {
 		return err
 	}
@@ -186,9 +185,6 @@ func setOption(sh *shell, f *diskimg.Format, s *diskimg.Settings, p pair) error 
 	i := slices.IndexFunc(f.Options, func(o diskimg.Option) bool { return o.Name == p.key })
 	if i >= 0 && f.Options[i].Type == diskimg.Size && size.HexWithSuffix(p.value) {
 		sh.warnHex(p.value)
-	}
-	if i < 0 && strings.HasPrefix(p.key, "encrypt") && f.Name == "qcow2" {
-		return block.Unsupportedf("Encryption is not supported: option '%s' can't be used", p.key)
 	}
 	return s.Set(p.key, p.value)
 }

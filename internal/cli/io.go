@@ -95,10 +95,11 @@ func (c *ioCommand) run(sh *shell, args []string) error {
 	case len(args) > 1:
 		return usageError("Expecting one image file name")
 	}
-	if err := errors.Join(c.objects.check(), c.openFlags.check()); err != nil {
+	if err := c.openFlags.check(); err != nil {
 		return err
 	}
 	s := newIOSession(sh)
+	s.passphrase = c.objects.passphrase
 	defer s.out.Flush()
 	if len(args) == 1 {
 		if err := s.openNamed(args[0], &c.input, c.openFlags); err != nil {

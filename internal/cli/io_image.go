@@ -43,13 +43,13 @@ func (o *ioOpening) writethrough() bool {
 	return o.cache == "" && !o.direct || o.cache == "writethrough" || o.cache == "directsync"
 }
 
-func (o *ioOpening) open() (*diskimg.Image, error) {
+func (o *ioOpening) open(p diskimg.Passphrase) (*diskimg.Image, error) {
 	if err := o.checkImage(); err != nil {
 		return nil, err
 	}
 	img, err := o.target.Open(&diskimg.OpenOptions{
 		Format: o.format, Policy: permissive, ForceShare: o.share, Snapshot: o.snapshot && !o.readOnly,
-		Writable: !o.readOnly, NoSync: o.cache == "unsafe",
+		Writable: !o.readOnly, NoSync: o.cache == "unsafe", Passphrase: p,
 	})
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (s *ioSession) openNamed(name string, in *input, flags openFlags) error {
 }
 
 func (s *ioSession) openAs(o ioOpening) error {
-	img, err := o.open()
+	img, err := o.open(s.passphrase)
 	if err != nil {
 		return o.failure(err)
 	}
@@ -204,12 +204,12 @@ func (s *ioSession) openAgain(next ioOpening) error {
 	if err := s.close(); err != nil {
 		return err
 	}
-	img, err := next.open()
+	img, err := next.open(s.passphrase)
 	if err == nil {
 		s.img, s.opened = img, next
 		return nil
 	}
-	if img, again := was.open(); again == nil {
+	if img, again := was.open(s.passphrase); again == nil {
 		s.img = img
 	}
 	return err

@@ -17,6 +17,8 @@ import (
 
 // ioSession is a run of qemu-io. Commands run one at a time.
 type ioSession struct {
+	passphrase diskimg.Passphrase // of encrypted images
+
 	sh     *shell
 	out    *bufio.Writer // all output; what the C library would hold back is
 	img    *diskimg.Image

@@ -38,15 +38,17 @@ func (i *input) check() error {
 	if i.imageOpts && i.format != "" {
 		return failf("--image-opts and --format are mutually exclusive")
 	}
-	return i.objects.check()
+	return nil
 }
+
+func (i *input) wipe() { i.objects.wipe() }
 
 // open opens the image called name. The caller closes it.
 func (i *input) open(name string, o diskimg.OpenOptions) (*diskimg.Image, error) {
 	if o.Format == "" {
 		o.Format = i.format
 	}
-	o.Policy, o.ForceShare = permissive, i.share
+	o.Policy, o.ForceShare, o.Passphrase = permissive, i.share, i.objects.passphrase
 	t, err := target(name, i.imageOpts)
 	if err != nil {
 		return nil, openError(name, err)
@@ -84,24 +86,6 @@ func on(flag *bool) func(string) error {
 
 func text(value *string) func(string) error {
 	return func(s string) error { *value = s; return nil }
-}
-
-// objects are the QEMU objects that are defined for a command. There is none
-// that could be used yet.
-type objects struct {
-	given []string
-}
-
-func (o *objects) option() option {
-	return option{long: "object", arg: "OBJECT", help: "define a QEMU object; none is supported yet",
-		set: func(s string) error { o.given = append(o.given, s); return nil }}
-}
-
-func (o *objects) check() error {
-	if len(o.given) > 0 {
-		return failf("--object %s: objects such as secrets are not supported, nor are the encrypted images that need them", o.given[0])
-	}
-	return nil
 }
 
 // outputFormat is the value of --output.

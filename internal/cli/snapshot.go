@@ -46,6 +46,8 @@ func (c *snapshotCommand) choose(action byte, name string) error {
 	return nil
 }
 
+func (c *snapshotCommand) wipe() { c.input.wipe() }
+
 func (c *snapshotCommand) run(sh *shell, args []string) error {
 	if len(args) != 1 {
 		return usageError("Expecting one image file name")

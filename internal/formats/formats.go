@@ -14,6 +14,7 @@ import (
 	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/block/blocktest"
+	"github.com/diskimg/diskimg/internal/qemu"
 	"github.com/diskimg/diskimg/storage"
 )
 
@@ -49,7 +50,7 @@ func (f format) create(path string, o blocktest.CreateOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	to := diskimg.FormatOptions{Path: path}
+	to := diskimg.FormatOptions{Path: path, Passphrase: passphrase}
 	if s.Has("data_file") {
 		if to.Data, err = create(s.Text("data_file"), o.Wrap); err != nil {
 			return err
@@ -100,13 +101,16 @@ func (f format) open(path string, o blocktest.OpenOptions) (*block.Image, error)
 		return nil, err
 	}
 	img, err := f.Open(wrapped(file, o.Wrap), diskimg.FormatOptions{
-		Path: path, Writable: o.Writable, Policy: policy{diskimg.Permissive{}, o.Wrap},
+		Path: path, Writable: o.Writable, Policy: policy{diskimg.Permissive{Passphrase: diskimg.OnePassphrase([]byte(qemu.Passphrase))}, o.Wrap}, Passphrase: passphrase,
 	})
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return img, nil
 }
+
+// passphrase is that of all encrypted images of tests.
+func passphrase() ([]byte, error) { return []byte(qemu.Passphrase), nil }
 
 // policy opens all and wraps data files, which are part of the image.
 type policy struct {

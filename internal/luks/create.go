@@ -15,7 +15,7 @@ import (
 // aes-256, xts, plain64, sha256.
 type CreateOptions struct {
 	Cipher   string        // with its key size in bits: aes-128, aes-256, twofish-256, cast5-128 …
-	Mode     string        // xts, cbc or ecb
+	Mode     string        // xts, cbc, ctr or ecb
 	IVGen    string        // plain, plain64 or essiv
 	IVHash   string        // for essiv
 	Hash     string        // of all that is derived
@@ -35,7 +35,7 @@ var ciphers = map[string]struct {
 
 // unknown are values that QEMU has as well and we have no library for.
 var unknown = map[string]bool{
-	"serpent-128": true, "serpent-192": true, "serpent-256": true, "des": true, "3des": true, "ctr": true,
+	"serpent-128": true, "serpent-192": true, "serpent-256": true, "des": true, "3des": true,
 }
 
 // CipherName is what the options call the cipher of a header.
@@ -91,7 +91,7 @@ func refuse(option, value, known string) error {
 
 func (o *CreateOptions) validate(h *Header) error {
 	ivgens := map[string]bool{"": true, "plain": true, "plain64": true, "essiv": true}
-	modes := map[string]bool{"": true, "xts": true, "cbc": true, "ecb": true}
+	modes := map[string]bool{"": true, "xts": true, "cbc": true, "ecb": true, "ctr": true}
 	_, noIVHash := sectors.NewHash(cmp.Or(o.IVHash, "sha256"))
 	_, noHash := sectors.NewHash(h.Hash)
 	switch {
@@ -105,6 +105,8 @@ func (o *CreateOptions) validate(h *Header) error {
 		return refuse("hash-alg", o.Hash, "")
 	case o.IterTime < 0:
 		return block.Invalidf("Parameter 'iter-time' must not be negative")
+	case h.materialSize()%sectors.Size != 0:
+		return block.Unsupportedf("QEMU has no key material of %d bytes: it is no multiple of %d", h.materialSize(), sectors.Size)
 	}
 	return sectors.Check(h.Cipher, h.Mode, h.KeyBytes)
 }
@@ -136,7 +138,7 @@ func (o *CreateOptions) Create(f io.WriterAt, passphrase []byte) (*Header, *sect
 	rand.Read(key) // never fails
 	rand.Read(h.salt[:])
 	h.UUID = newUUID()
-	perSecond := rate(newHash)
+	perSecond := rate(newHash, o.IterTime)
 	// An eighth of the time for the digest, as cryptsetup and QEMU do.
 	h.Iterations = iterationsFor(newHash, perSecond, cmp.Or(o.IterTime, DefaultIterTime)/8, digestSize)
 	h.digest = h.digestOf(newHash, key)

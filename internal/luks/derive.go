@@ -41,8 +41,13 @@ func deriveBlock(h func() hash.Hash, passphrase, salt []byte, iterations, n uint
 	clear(u)
 }
 
-// rate measures how many iterations of one block a processor does in a second.
-func rate(h func() hash.Hash) float64 {
+// rate measures how many iterations of one block a processor does in a second,
+// to find out how many take that long (0: DefaultIterTime). It saves the effort
+// where that will be the least in any case.
+func rate(h func() hash.Hash, t time.Duration) float64 {
+	if t != 0 && t < 100*time.Microsecond {
+		return 0
+	}
 	out := make([]byte, h().Size())
 	for n := uint32(1 << 12); ; n *= 2 {
 		start := time.Now()
@@ -54,9 +59,12 @@ func rate(h func() hash.Hash) float64 {
 }
 
 // iterationsFor returns how many iterations take that long for a key of so many
-// bytes, on one processor, within the limits.
+// bytes, on one processor, within the limits: with eight slots made like that a
+// header still is.
 func iterationsFor(h func() hash.Hash, perSecond float64, t time.Duration, keyBytes int) uint32 {
-	blocks := (keyBytes-1)/h().Size() + 1
-	n := perSecond * t.Seconds() / float64(blocks)
-	return uint32(max(MinIterations, min(n, MaxIterations)))
+	each := float64(blocks(keyBytes, h().Size()))
+	return uint32(max(MinIterations, min(perSecond*t.Seconds(), MaxWork/(2*Slots))/each))
 }
+
+// blocks returns how many blocks of a hash of that size a key is made of.
+func blocks(keyBytes, hashSize int) int64 { return int64((keyBytes-1)/hashSize + 1) }

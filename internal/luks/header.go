@@ -21,6 +21,10 @@ const (
 	// some ten seconds of a processor. QEMU and cryptsetup make headers for two
 	// seconds.
 	MaxIterations = 100_000_000
+	// MaxWork bounds the iterations that it takes to try one passphrase in all
+	// slots: enough for eight slots with ten seconds each on the machine that
+	// made them.
+	MaxWork = 400_000_000
 
 	// MinIterations is the least with which anything is made.
 	MinIterations = 1000

@@ -32,8 +32,9 @@ func TestDerive(t *testing.T) {
 func TestSplit(t *testing.T) {
 	for _, n := range []int{16, 20, 32, 48, 64} {
 		key := bytes.Repeat([]byte{7}, n)
-		material := split(sha1.New, key)
-		if len(material) != n*Stripes || !bytes.Equal(merge(sha1.New, material, n), key) {
+		material := make([]byte, n*Stripes)
+		split(sha1.New, key, material)
+		if !bytes.Equal(merge(sha1.New, material, n), key) {
 			t.Errorf("a key of %d bytes does not come back", n)
 		}
 		material[n*Stripes/2] ^= 1
@@ -51,13 +52,13 @@ func TestIterations(t *testing.T) {
 		want      uint32
 	}{
 		{1e6, time.Second, 32, 1e6}, {1e6, time.Second, 64, 5e5}, {1e6, 2 * time.Second, 20, 2e6},
-		{1e6, time.Microsecond, 32, MinIterations}, {1e9, time.Hour, 32, MaxIterations},
+		{1e6, time.Microsecond, 32, MinIterations}, {1e9, time.Hour, 32, MaxWork / 16}, {1e9, time.Hour, 64, MaxWork / 32},
 	} {
 		if got := iterationsFor(sha256.New, c.perSecond, c.t, c.key); got != c.want {
 			t.Errorf("%v: %d", c, got)
 		}
 	}
-	if r := rate(sha256.New); r < 1000 || math.IsInf(r, 0) {
+	if r := rate(sha256.New, 0); r < 1000 || math.IsInf(r, 0) {
 		t.Errorf("%v iterations a second", r)
 	}
 }
@@ -159,7 +160,7 @@ func reread(t *testing.T, f Area, area int64) *Header {
 // All ciphers that can be made can be opened.
 func TestCiphers(t *testing.T) {
 	for _, o := range []CreateOptions{
-		{}, {Cipher: "aes-128"}, {Cipher: "aes-192", Mode: "cbc"}, {Mode: "cbc", IVGen: "essiv"}, {Cipher: "aes-128", Mode: "cbc", IVGen: "essiv", IVHash: "md5"},
+		{}, {Cipher: "aes-128"}, {Cipher: "aes-192"}, {Mode: "ctr"}, {Cipher: "cast5-128", Mode: "ctr", IVGen: "plain"}, {Mode: "cbc", IVGen: "essiv"}, {Cipher: "aes-128", Mode: "cbc", IVGen: "essiv", IVHash: "md5"},
 		{Mode: "ecb", IVGen: "plain"}, {Cipher: "twofish-256"}, {Cipher: "twofish-128", Mode: "cbc"}, {Cipher: "twofish-192"}, {Cipher: "cast5-128", Mode: "cbc"},
 		{Hash: "sha1"}, {Hash: "sha512"}, {Hash: "ripemd160"}, {Hash: "sha384"}, {Hash: "sha224"}, {Hash: "md5"},
 	} {
@@ -180,16 +181,16 @@ func TestCiphers(t *testing.T) {
 
 func TestCreateRefused(t *testing.T) {
 	for want, o := range map[string]CreateOptions{
-		"Algorithm 'serpent-256' not supported":                {Cipher: "serpent-256"},
-		"Parameter 'cipher-alg' does not accept value 'foo'":   {Cipher: "foo"},
-		"Unsupported cipher mode ctr":                          {Mode: "ctr"},
-		"Parameter 'cipher-mode' does not accept value 'foo'":  {Mode: "foo"},
-		"Parameter 'ivgen-alg' does not accept value 'foo'":    {IVGen: "foo"},
-		"Parameter 'ivgen-hash-alg' does not accept value 'f'": {IVHash: "f"},
-		"Parameter 'hash-alg' does not accept value 'foo'":     {Hash: "foo"},
-		"No aes cipher with key size 20 available":             {IVGen: "essiv", IVHash: "sha1"},
-		"Unsupported cipher mode xts":                          {Cipher: "cast5-128"},
-		"Parameter 'iter-time' must not be negative":           {IterTime: -1},
+		"Algorithm 'serpent-256' not supported":                             {Cipher: "serpent-256"},
+		"Parameter 'cipher-alg' does not accept value 'foo'":                {Cipher: "foo"},
+		"Parameter 'cipher-mode' does not accept value 'foo'":               {Mode: "foo"},
+		"Parameter 'ivgen-alg' does not accept value 'foo'":                 {IVGen: "foo"},
+		"Parameter 'ivgen-hash-alg' does not accept value 'f'":              {IVHash: "f"},
+		"Parameter 'hash-alg' does not accept value 'foo'":                  {Hash: "foo"},
+		"QEMU has no key material of 96000 bytes: it is no multiple of 512": {Cipher: "aes-192", Mode: "cbc"},
+		"No AES cipher with key size 20 available":                          {IVGen: "essiv", IVHash: "sha1"},
+		"Unsupported cipher mode xts":                                       {Cipher: "cast5-128"},
+		"Parameter 'iter-time' must not be negative":                        {IterTime: -1},
 	} {
 		if _, err := o.Layout(); err == nil || err.Error() != want {
 			t.Errorf("%+v: %v, want %q", o, err, want)
@@ -236,6 +237,18 @@ func TestHostile(t *testing.T) {
 	}
 	if _, err := Parse(good[:Size-1], h.Payload); !errors.Is(err, block.ErrFormat) {
 		t.Error("a header cut short:", err)
+	}
+	slow := *h
+	for i := range slow.Slots {
+		slow.Slots[i].Active, slow.Slots[i].Iterations = true, MaxIterations
+	}
+	for what, try := range map[string]func() error{
+		"opened":   func() error { _, err := slow.Open(f, []byte("first")); return err },
+		"searched": func() error { _, err := slow.Matching(f, []byte("first")); return err },
+	} {
+		if err := try(); !errors.Is(err, block.ErrUnsupported) || !strings.Contains(err.Error(), "asks for 1600008000 iterations") {
+			t.Errorf("eight slow slots, %s: %v", what, err)
+		}
 	}
 	for _, change := range []func(h *Header){
 		func(h *Header) { h.Cipher = "serpent" }, func(h *Header) { h.Mode = "lrw-benbi" }, func(h *Header) { h.Hash = "whirlpool" },

@@ -30,13 +30,28 @@ func Read(f io.ReaderAt, area int64) (*Header, error) {
 	return Parse(b[:n], area)
 }
 
-// check reports whether cipher and hash are known.
+// check reports whether cipher and hash are known, and to try a passphrase is
+// not too much work.
 func (h *Header) check() (func() hash.Hash, error) {
 	f, err := sectors.NewHash(h.Hash)
 	if err != nil {
 		return nil, err
 	}
+	if work := h.work(f().Size()); work > MaxWork {
+		return nil, block.Unsupportedf("LUKS header asks for %d iterations to try a passphrase in all slots, the limit is %d", work, MaxWork)
+	}
 	return f, sectors.Check(h.Cipher, h.Mode, h.KeyBytes)
+}
+
+// work returns how many iterations of a hash of that size it takes to try a
+// passphrase in all slots.
+func (h *Header) work(hashSize int) (n int64) {
+	for i := range h.Slots {
+		if s := &h.Slots[i]; s.Active {
+			n += int64(s.Iterations)*blocks(h.KeyBytes, hashSize) + int64(h.Iterations)*blocks(digestSize, hashSize)
+		}
+	}
+	return n
 }
 
 // Open returns the cipher of the disk, if the passphrase opens a slot.
@@ -131,10 +146,17 @@ func (h *Header) Add(f Area, o AddOptions) (slot int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := h.fillSlot(f, slot, key, o, rate(newHash)); err != nil {
+	if err := h.fillSlot(f, slot, key, o, rate(newHash, o.IterTime)); err != nil {
 		return 0, err
 	}
-	// After the key material is on disk: a slot that is active can be opened.
+	if err := h.allows(slot); err != nil {
+		return 0, err
+	}
+	if _, err := f.WriteAt(h.Encode(), 0); err != nil {
+		return 0, err
+	}
+	// After key material and salt are on disk: a slot that is active can be
+	// opened.
 	if err := f.Sync(); err != nil {
 		return 0, err
 	}
@@ -158,6 +180,15 @@ func (h *Header) freeSlot(want int) (int, error) {
 	return 0, block.Invalidf("Can't add a keyslot - all key slots are in use")
 }
 
+// allows reports whether the header would still be within the limits with that
+// slot active.
+func (h *Header) allows(i int) error {
+	with := *h
+	with.Slots[i].Active = true
+	_, err := with.check()
+	return err
+}
+
 // fillSlot writes the key material of a slot that is not active.
 func (h *Header) fillSlot(f io.WriterAt, i int, key []byte, o AddOptions, perSecond float64) error {
 	newHash, err := h.check()
@@ -174,8 +205,8 @@ func (h *Header) fillSlot(f io.WriterAt, i int, key []byte, o AddOptions, perSec
 	if err != nil {
 		return err
 	}
-	material := split(newHash, key)
-	material = append(material, make([]byte, roundUp(h.materialSize(), sectors.Size)-h.materialSize())...)
+	material := make([]byte, roundUp(h.materialSize(), sectors.Size))
+	split(newHash, key, material[:h.materialSize()])
 	c.Encrypt(material, material, 0)
 	_, err = f.WriteAt(material[:h.materialSize()], s.Offset)
 	return err

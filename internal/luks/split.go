@@ -10,16 +10,14 @@ import (
 // The anti-forensic splitter: a key becomes Stripes times as many bytes, all of
 // which are needed to have it back.
 
-// split returns the key split up.
-func split(h func() hash.Hash, key []byte) []byte {
-	out := make([]byte, len(key)*Stripes)
+// split writes the key, split up, to out, which is Stripes times as long.
+func split(h func() hash.Hash, key, out []byte) {
 	last := len(out) - len(key)
 	rand.Read(out[:last]) // never fails
 	d := make([]byte, len(key))
 	mix(h, d, out[:last])
 	subtle.XORBytes(out[last:], d, key)
 	clear(d)
-	return out
 }
 
 // merge is the reverse of split.

@@ -80,11 +80,11 @@ func (s *session) createByQemu() error {
 	if s.seq.Base >= 0 {
 		o["backing_file"], o["backing_fmt"] = s.basePath(), s.format.Name
 	}
-	args := []string{"create", "-q", "-f", s.format.Name}
+	args := append([]string{"create", "-q", "-f", s.format.Name}, qemu.Secret...)
 	if len(o) > 0 {
 		args = append(args, "-o", qemu.Options(o))
 	}
-	stdout, stderr, code := qemu.TryImg(append(args, s.path(), fmt.Sprint(s.seq.Size))...)
+	stdout, stderr, code := qemu.TryCreate(append(args, s.path(), fmt.Sprint(s.seq.Size))...)
 	if code != 0 {
 		return fmt.Errorf("qemu-img create %v: exit code %d: %s%s", o, code, stdout, stderr)
 	}
@@ -188,7 +188,7 @@ func (s *session) crossRead() error {
 	if _, err := qemu.TryCheck(s.path(), s.format.Name); err != nil {
 		return err
 	}
-	stdout, stderr, code := qemu.TryImg("compare", "-f", s.format.Name, "-F", "raw", s.path(), dump)
+	stdout, stderr, code := qemu.TryCompare(s.path(), s.format.Name, dump, "raw")
 	if code != 0 {
 		return fmt.Errorf("QEMU reads it otherwise than we do: %s%s", stdout, stderr)
 	}

@@ -40,7 +40,7 @@ func Check(t testing.TB, path, format string) CheckResult {
 // TryCheck is Check that returns an error for what was found.
 func TryCheck(path, format string) (CheckResult, error) {
 	var r CheckResult
-	stdout, stderr, code := TryImg("check", "--output=json", "-f", format, path)
+	stdout, stderr, code := TryImg(append([]string{"check", "--output=json"}, Image(path, format)...)...)
 	if code == noChecks {
 		return r, nil
 	}
@@ -48,7 +48,7 @@ func TryCheck(path, format string) (CheckResult, error) {
 		return r, fmt.Errorf("qemu-img check of %s: exit code %d: %s%s", path, code, stdout, stderr)
 	}
 	if code != 0 || r.CheckErrors+r.Corruptions+r.Leaks != 0 {
-		human, _, _ := TryImg("check", "-f", format, path)
+		human, _, _ := TryImg(append([]string{"check"}, Image(path, format)...)...)
 		return r, fmt.Errorf("qemu-img check of %s: exit code %d, %d errors, %d corruptions, %d leaks\n%s%s",
 			path, code, r.CheckErrors, r.Corruptions, r.Leaks, human, stderr)
 	}

@@ -25,7 +25,7 @@ func IO(t testing.TB, image, format string, commands ...string) string {
 // holds what was printed if any command has failed.
 func TryIO(commands ...string) (string, error) {
 	script := strings.Join(commands, "\n") + "\n"
-	stdout, stderr, code := run(script, "qemu-io")
+	stdout, stderr, code := run(script, "qemu-io", Secret...)
 	out := strings.ReplaceAll(stdout, prompt, "") + stderr
 	if code != 0 {
 		return out, fmt.Errorf("qemu-io: exit code %d\n%s\nof the script:\n%s", code, out, script)
@@ -36,5 +36,5 @@ func TryIO(commands ...string) (string, error) {
 // Open is the qemu-io command that opens an image for writing, with discards
 // passed on.
 func Open(image, format string) string {
-	return fmt.Sprintf("open -d unmap -o driver=%s %s", format, image)
+	return fmt.Sprintf("open -d unmap -o driver=%s%s %s", format, keys(image, format), image)
 }

@@ -7,6 +7,7 @@ package sectors
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/subtle"
 	"slices"
 	"strings"
 	"sync"
@@ -36,9 +37,10 @@ const (
 	xts mode = iota
 	cbc
 	ecb
+	ctr
 )
 
-var modes = map[string]mode{"xts": xts, "cbc": cbc, "ecb": ecb}
+var modes = map[string]mode{"xts": xts, "cbc": cbc, "ecb": ecb, "ctr": ctr}
 
 // algorithm is a block cipher under the name that LUKS headers have for it.
 type algorithm struct {
@@ -84,7 +86,9 @@ func New(name, spec string, key []byte) (*Cipher, error) {
 func (c *Cipher) keyESSIV(a algorithm, key []byte) (err error) {
 	h := hashes[c.iv.hash]()
 	h.Write(key)
-	c.essiv, err = a.new(h.Sum(nil))
+	salt := h.Sum(nil)
+	defer clear(salt)
+	c.essiv, err = a.new(salt)
 	return err
 }
 
@@ -103,7 +107,7 @@ func parse(name, spec string, keyBytes int) (*Cipher, algorithm, error) {
 	modeName, ivName, _ := strings.Cut(spec, "-")
 	m, ok := modes[modeName]
 	if !ok {
-		return nil, a, block.Unsupportedf("Unsupported cipher mode %s", modeName)
+		return nil, a, block.Unsupportedf("Cipher mode '%s' not supported", modeName)
 	}
 	size := keyBytes
 	if m == xts {
@@ -175,6 +179,8 @@ func (c *Cipher) seal(w *worker, dst, src []byte) {
 		m.CryptBlocks(dst, src)
 	case ecb:
 		eachBlock(c.block.BlockSize(), dst, src, c.block.Encrypt)
+	case ctr:
+		c.count(w, dst, src)
 	}
 }
 
@@ -194,6 +200,8 @@ func (c *Cipher) open(w *worker, dst, src []byte) {
 		m.CryptBlocks(dst, src)
 	case ecb:
 		eachBlock(c.block.BlockSize(), dst, src, c.block.Decrypt)
+	case ctr:
+		c.count(w, dst, src)
 	}
 }
 
@@ -201,4 +209,20 @@ func eachBlock(size int, dst, src []byte, f func(dst, src []byte)) {
 	for at := 0; at < len(src); at += size {
 		f(dst[at:at+size], src[at:at+size])
 	}
+}
+
+// count runs one sector through counter mode, whose two directions are the same.
+// The counter begins with the initialization vector and has its most significant
+// byte first.
+func (c *Cipher) count(w *worker, dst, src []byte) {
+	iv := w.iv[:c.block.BlockSize()]
+	for at := 0; at < Size; at += len(iv) {
+		c.block.Encrypt(w.tweaks[at:at+len(iv)], iv)
+		for i := len(iv) - 1; i >= 0; i-- {
+			if iv[i]++; iv[i] != 0 {
+				break
+			}
+		}
+	}
+	subtle.XORBytes(dst, src, w.tweaks[:])
 }

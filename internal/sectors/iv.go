@@ -43,7 +43,7 @@ func (c *Cipher) parseESSIV(name, hash string) error {
 	case name == "cast5":
 		return block.Unsupportedf("Cipher %s not supported with essiv", name)
 	case !slices.Contains(algorithms[name].sizes, h().Size()):
-		return block.Unsupportedf("No %s cipher with key size %d available", name, h().Size())
+		return block.Unsupportedf("No %s cipher with key size %d available", map[string]string{"aes": "AES", "twofish": "Twofish"}[name], h().Size())
 	}
 	c.iv = iv{hash: hash}
 	return nil

@@ -47,14 +47,19 @@ func TestModes(t *testing.T) {
 		b.Encrypt(iv, iv)
 		return iv
 	}
+	counter := func(dst, src []byte, n uint64) {
+		b, _ := aes.NewCipher(key[:32])
+		cipher.NewCTR(b, number(n)).XORKeyStream(dst, src)
+	}
 	for mode, other := range map[string]func(dst, src []byte, n uint64){
 		"xts-plain64":      oldXTS,
 		"xts-plain":        func(dst, src []byte, n uint64) { oldXTS(dst, src, uint64(uint32(n))) },
 		"cbc-plain64":      plainCBC(number),
+		"ctr-plain64":      counter,
 		"cbc-essiv:sha256": plainCBC(essiv),
 	} {
 		k := key
-		if mode[:3] == "cbc" {
+		if mode[:3] != "xts" {
 			k = key[:32]
 		}
 		c, err := New("aes", mode, k)
@@ -81,7 +86,7 @@ var all = []struct {
 	key        int
 }{
 	{"aes", "xts-plain64", 64}, {"aes", "xts-plain64", 32}, {"aes", "cbc-plain", 16}, {"aes", "cbc-essiv:sha256", 32}, {"aes", "ecb-plain", 24},
-	{"twofish", "xts-plain64", 64}, {"twofish", "cbc-essiv:md5", 16}, {"cast5", "cbc-plain64", 16}, {"cast5", "ecb-plain", 16},
+	{"twofish", "xts-plain64", 64}, {"twofish", "cbc-essiv:md5", 16}, {"cast5", "cbc-plain64", 16}, {"cast5", "ecb-plain", 16}, {"aes", "ctr-plain64", 32}, {"cast5", "ctr-plain", 16},
 }
 
 // Reads and writes at any place, against a slice of bytes.
@@ -149,12 +154,12 @@ func TestRefused(t *testing.T) {
 		want       string
 	}{
 		{"serpent", "xts-plain64", 64, "Algorithm 'serpent' with key size 64 bytes not supported"},
-		{"aes", "ctr-plain64", 32, "Unsupported cipher mode ctr"},
+		{"aes", "lrw-plain64", 32, "Cipher mode 'lrw' not supported"},
 		{"aes", "xts-plain64", 63, "Algorithm 'aes' with key size 63 bytes not supported"},
 		{"aes", "xts-plain64", 0, "Algorithm 'aes' with key size 0 bytes not supported"},
 		{"aes", "xts-benbi", 64, "Unsupported IV generator benbi"},
 		{"aes", "cbc", 32, "Unsupported IV generator "},
-		{"aes", "cbc-essiv:sha1", 32, "No aes cipher with key size 20 available"},
+		{"aes", "cbc-essiv:sha1", 32, "No AES cipher with key size 20 available"},
 		{"aes", "cbc-essiv:whirlpool", 32, "Hash algorithm 'whirlpool' not supported"},
 		{"cast5", "xts-plain64", 32, "Unsupported cipher mode xts"},
 		{"cast5", "cbc-essiv:md5", 16, "Cipher cast5 not supported with essiv"},

@@ -1,0 +1,72 @@
+package diskimg
+
+// This file is the creation options of encrypted images.
+
+import (
+	"time"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/qcow2"
+)
+
+// luksOptions are those of a LUKS header, their names after prefix.
+func luksOptions(prefix string) []Option {
+	return []Option{
+		{Name: prefix + "cipher-alg", Help: "Name of encryption cipher algorithm"},
+		{Name: prefix + "cipher-mode", Help: "Name of encryption cipher mode"},
+		{Name: prefix + "ivgen-alg", Help: "Name of IV generator algorithm"},
+		{Name: prefix + "ivgen-hash-alg", Help: "Name of IV generator hash algorithm"},
+		{Name: prefix + "hash-alg", Help: "Name of encryption hash algorithm"},
+		{Name: prefix + "iter-time", Type: Number, Help: "Time to spend in PBKDF in milliseconds"},
+	}
+}
+
+// encryptOptions are those of a format in which encryption is a choice.
+func encryptOptions(prefix string) []Option {
+	return append([]Option{
+		{Name: "encryption", Type: Switch, Help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"},
+		{Name: prefix + "format", Help: "Encrypt the image, format choices: 'aes', 'luks'"},
+		{Name: prefix + "key-secret", Help: "ID of secret providing qcow AES key or LUKS passphrase"},
+	}, luksOptions(prefix)...)
+}
+
+// encryption is what kind of it the settings ask for.
+func (s *Settings) encryption() (qcow2.Encryption, error) {
+	switch {
+	case s.Switch("encryption") && s.Has("encrypt.format"):
+		return 0, block.Invalidf("'encrypt.format' and its alias 'encryption' can't be used at the same time")
+	case s.Switch("encryption"):
+		return qcow2.AES, s.without(luksOptions("encrypt."))
+	case !s.Has("encrypt.format"):
+		for _, o := range encryptOptions("encrypt.")[2:] {
+			if s.Has(o.Name) {
+				return 0, block.Invalidf("Parameter 'encrypt.format' is missing")
+			}
+		}
+		return qcow2.NoEncryption, nil
+	}
+	kind, err := choose(s, "encrypt.format", "format", map[string]qcow2.Encryption{"aes": qcow2.AES, "luks": qcow2.LUKS})
+	if kind == qcow2.AES {
+		err = s.without(luksOptions("encrypt."))
+	}
+	return kind, err
+}
+
+// without refuses options that an encryption does not have.
+func (s *Settings) without(options []Option) error {
+	for _, o := range options {
+		if s.Has(o.Name) {
+			return block.Invalidf("Parameter '%s' is unexpected", o.Name)
+		}
+	}
+	return nil
+}
+
+// luks returns the settings for a LUKS header.
+func (s *Settings) luks(prefix string) qcow2.LUKSOptions {
+	return qcow2.LUKSOptions{
+		Cipher: s.Text(prefix + "cipher-alg"), Mode: s.Text(prefix + "cipher-mode"), IVGen: s.Text(prefix + "ivgen-alg"),
+		IVHash: s.Text(prefix + "ivgen-hash-alg"), Hash: s.Text(prefix + "hash-alg"),
+		IterTime: time.Duration(s.Number(prefix+"iter-time")) * time.Millisecond,
+	}
+}
