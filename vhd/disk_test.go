@@ -3,8 +3,6 @@ package vhd_test
 import (
 	"bytes"
 	"errors"
-	"maps"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -175,17 +173,5 @@ func TestParent(t *testing.T) {
 	defer f.Close()
 	if _, err := vhd.Open(f, &vhd.OpenOptions{Path: top}); !errors.Is(err, block.ErrRefused) {
 		t.Errorf("without a policy: %v", err)
-	}
-}
-
-// libvhdi knows dynamic and differencing disks of ours for what they are.
-func TestLibvhdi(t *testing.T) {
-	qemu.Need(t, "vhdiinfo", "vhdiexport")
-	base, _, top := chain(t)
-	for path, kind := range maps.All(map[string]string{base: "Dynamic", top: "Differential"}) {
-		out, err := exec.Command("vhdiinfo", path).CombinedOutput()
-		if err != nil || !strings.Contains(string(out), ": "+kind) {
-			t.Errorf("%s: %v\n%s", path, err, out)
-		}
 	}
 }

@@ -54,9 +54,10 @@ func mayResize(old, size int64, o block.ResizeOptions) error {
 
 // resized returns the footer with another size. Where the geometry can't say
 // it, the disk becomes one of those that have the size that the footer names.
+// The original size follows, as some programs (libvhdi) go by that.
 func (f *footer) resized(size int64) *footer {
 	next := *f
-	next.current, next.chs = uint64(size), GeometryFor(size/sectorSize)
+	next.original, next.current, next.chs = uint64(size), uint64(size), GeometryFor(size/sectorSize)
 	if got, err := next.size(); err != nil || got != size {
 		next.creator = "qem2"
 	}
