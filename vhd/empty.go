@@ -62,7 +62,7 @@ func (d *disk) trim(end int64) error {
 	if err := d.putTail(end); err != nil {
 		return err
 	}
-	// Before the footer at the end goes the new one must be on disk.
+	// So that the file ends with a footer at any instant, as others expect.
 	if err := d.syncTables(); err != nil {
 		return err
 	}
