@@ -70,13 +70,15 @@ var rows = []row{
 	{name: "raw to zlib", source: "raw", args: "convert -f raw -O qcow2 -c", output: true, target: 5, repeat: 1},
 	{name: "zstd to raw", source: "zstd", args: "convert -f qcow2 -O raw", output: true, target: 1.2, repeat: 1},
 	{name: "raw to zstd", source: "raw", args: "convert -f raw -O qcow2 -c -o compression_type=zstd", output: true, target: 1.4, repeat: 1},
+	{name: "raw to qed", source: "raw", args: "convert -f raw -O qed", output: true, target: 1, repeat: 1},
+	{name: "qed to raw", source: "qed", args: "convert -f qed -O raw", output: true, target: 1, repeat: 1},
 	{name: "info", source: "qcow2", args: "info -f qcow2", target: 1, repeat: 10},
 	{name: "map", source: "qcow2", args: "map -f qcow2", target: 1, repeat: 10},
 }
 
 // sourceOptions make the sources of the raw one, with qemu-img.
 var sourceOptions = map[string]string{
-	"qcow2": "", "zlib": "-c", "zstd": "-c -o compression_type=zstd",
+	"qcow2": "-O qcow2", "zlib": "-O qcow2 -c", "zstd": "-O qcow2 -c -o compression_type=zstd", "qed": "-O qed",
 }
 
 func (b *bench) main(dir, from, disk, only string) (ok bool, err error) {
@@ -129,7 +131,7 @@ func (b *bench) prepare(dir, from, disk string) error {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "making the %s source with %s\n", kind, b.theirs)
-		args := append(strings.Fields("convert -f raw -O qcow2 "+options), path("raw"), b.output)
+		args := append(strings.Fields("convert -f raw "+options), path("raw"), b.output)
 		if out, err := exec.Command(b.theirs, args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w\n%s", b.theirs, err, out)
 		}
