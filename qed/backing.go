@@ -12,8 +12,8 @@ import (
 // none if name is empty; of format the image keeps only whether it is "raw".
 // All that was written before is flushed first, and a power cut leaves the old
 // name or the new one. The open image reads on through the backing image that
-// it has, and can't be written any more. The name has to fit behind the header, where nothing else
-// is; block.ErrNoSpace otherwise.
+// it has, and can't be written any more. The name has to fit behind the header,
+// where nothing else is; block.ErrNoSpace otherwise.
 func (d *disk) ChangeBacking(name, format string) error {
 	switch {
 	case !d.writable:

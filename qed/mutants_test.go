@@ -39,6 +39,12 @@ var orderMutants = []mutant.Edit{
 	{Name: "the old name is gone before the header names the new one", File: "backing.go",
 		From: "if err := d.patchHeader(off, []byte(name)); err != nil {",
 		To:   "if _, err := d.file.WriteAt(make([]byte, old.backingLength), int64(old.backingOffset)); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tif err := d.patchHeader(off, []byte(name)); err != nil {"},
+	{Name: "space is given back before entries that lead there are gone", File: "empty.go",
+		From: "may lead there.\n\tif err := d.sync(); err != nil {\n\t\treturn d.poison(err)\n\t}", To: "may lead there."},
+	{Name: "need check cleared before the file is short", File: "empty.go",
+		From: "must be short on disk.\n\tif err := d.sync(); err != nil {\n\t\treturn d.poison(err)\n\t}", To: "must be short on disk."},
+	{Name: "need check not set before entries go", File: "empty.go",
+		From: "if err := d.needCheck(); err != nil {\n\t\treturn err\n\t}", To: ""},
 	{Name: "the disk is longer before what hides the backing image is on disk", File: "resize.go",
 		From: "if err := d.Flush(); err != nil {\n\t\treturn err\n\t}", To: ""},
 }

@@ -30,7 +30,7 @@ type OpenOptions struct {
 	// Policy opens the backing image; nil refuses it.
 	Policy block.Policy
 	// NoBacking leaves the backing image closed: what it holds reads as zero.
-	// Such an image can't be written.
+	// The guest's disk can't be written then.
 	NoBacking bool
 	// NoSync orders nothing, syncs nothing and leaves the need check bit
 	// alone: fast, and after a power cut the image is lost. For images that
@@ -60,6 +60,7 @@ type disk struct {
 	size     atomic.Int64 // of the guest disk
 
 	ranges  rangelock.Lock
+	pins    sync.RWMutex // shared while requests use what Resolve said
 	flushes combine.Calls
 	trusted atomic.Bool // the tables have been checked, see examine
 
@@ -105,10 +106,10 @@ func open(f block.File, o *OpenOptions) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Writable && o.NoBacking && h.features&featureBacking != 0 {
-		return nil, block.Invalidf("an image whose backing file is left closed can't be written")
-	}
 	d := newDisk(f, h, o)
+	if o.NoBacking && h.backingName != "" {
+		d.sealed = block.Invalidf("an image whose backing file is left closed can't be written")
+	}
 	if err := d.load(o); err != nil {
 		return nil, errors.Join(err, d.closeBacking())
 	}
@@ -263,4 +264,6 @@ var (
 	_ block.Resizer   = (*disk)(nil)
 
 	_ block.BackingChanger = (*disk)(nil)
+	_ block.Emptier        = (*disk)(nil)
+	_ block.Pinner         = (*disk)(nil)
 )

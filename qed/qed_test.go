@@ -283,6 +283,22 @@ func TestReadBadEntry(t *testing.T) {
 	}
 }
 
+// Who asks for it gets zeros that are the image's own, also where there is
+// nothing below it yet.
+func TestOwnZeroes(t *testing.T) {
+	img := opened(t, made(t, CreateOptions{}), &OpenOptions{Writable: true})
+	defer img.Close()
+	for _, flags := range []block.ZeroFlags{0, block.OwnZeroes} {
+		if err := img.WriteZeroes(8192, 8192, flags); err != nil {
+			t.Fatal(err)
+		}
+		e, err := img.Locate(8192, 8192)
+		if err != nil || e.Kind != block.Zero || e.Length != 8192 || e.Allocated != (flags != 0) {
+			t.Errorf("flags %d: %+v, %v", flags, e, err)
+		}
+	}
+}
+
 func TestChangeBacking(t *testing.T) {
 	f := made(t, CreateOptions{})
 	long := string(make([]byte, 1500))

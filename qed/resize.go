@@ -14,11 +14,11 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	case o.Preallocation != block.PreallocOff:
 		return block.Unsupportedf("Unsupported preallocation mode '%s'", o.Preallocation)
 	case size%512 != 0:
-		return block.Invalidf("The new size must be a multiple of 512, not %d", size)
+		return block.Invalidf("Invalid image size specified")
 	case size < d.Size():
 		return block.Unsupportedf("Shrinking images is currently not supported")
 	case size < 0 || uint64(size) > maxImageSize(int64(d.hdr.clusterSize), int64(d.hdr.tableSize)):
-		return block.Invalidf("The image size is too large for its tables")
+		return block.Invalidf("Invalid image size specified")
 	}
 	if err := d.examine(); err != nil {
 		return err
@@ -66,12 +66,15 @@ func (d *disk) zeroBeyond(size int64) error {
 // past its end.
 func (d *disk) zeroEdge(off, end guestOff) error {
 	for {
-		e, err := d.Resolve(int64(off), int64(end-off))
+		e, err := d.pinnedResolve(int64(off), int64(end-off))
 		switch {
 		case err != nil:
 			return err
 		case e.Kind == block.Data:
-			return d.zeroHost(e.Offset, e.Length, 0)
+			if n, err := d.zeroData(int64(off), e.Length, 0); n > 0 || err != nil {
+				return err
+			}
+			continue
 		case e.Kind == block.Zero || d.backing == nil || d.backing.Size() <= int64(off):
 			return nil
 		}

@@ -199,6 +199,7 @@ const (
 	anIdleTime
 	aGrowth
 	aRebase
+	anEmptying
 	aZeroing
 	anUnmapping
 	aDiscard
@@ -223,6 +224,8 @@ func (s *scenario) operation() error {
 		return s.grow()
 	case aRebase:
 		return s.rebase()
+	case anEmptying:
+		return s.makeEmpty()
 	default:
 		return s.change(kind)
 	}
@@ -331,6 +334,28 @@ func (s *scenario) rebase() error {
 	return s.reopen()
 }
 
+// makeEmpty has the disk read as its backing image again.
+func (s *scenario) makeEmpty() error {
+	below := int64(0)
+	if s.base >= 0 {
+		below, _ = s.bases[s.base].Size()
+	}
+	for _, w := range s.clipped(s.img) {
+		for at := w.first; at < w.end; at++ {
+			op := scenarioOp{first: at, end: at + 1}
+			if int64(at)*sector < below {
+				op.id = uint32(firstBaseID + s.base)
+			}
+			s.ops = append(s.ops, op)
+		}
+	}
+	s.note(false)
+	e, _ := block.As[block.Emptier](s.img)
+	err := e.MakeEmpty()
+	s.note(err == nil)
+	return err
+}
+
 // keepAll writes the clusters of the disk as they are.
 func (s *scenario) keepAll() error {
 	for _, w := range s.clipped(s.img) {
@@ -355,7 +380,7 @@ func (s *scenario) keepAll() error {
 
 func (s *scenario) keep(p []byte, off int64) error {
 	if zero.Is(p) {
-		return s.img.WriteZeroes(off, int64(len(p)), 0)
+		return s.img.WriteZeroes(off, int64(len(p)), block.OwnZeroes)
 	}
 	_, err := s.img.WriteAt(p, off)
 	return err

@@ -29,18 +29,24 @@ func (d *disk) WriteAt(p []byte, off int64) error {
 // writeRun writes the start of p and returns how much; 0 says that the tables
 // have changed and it is to be tried again.
 func (d *disk) writeRun(p []byte, off guestOff) (int64, error) {
-	host, n, err := d.inPlace(off, int64(len(p)))
-	if err != nil {
-		return 0, err
-	}
-	if n > 0 {
-		_, err := d.file.WriteAt(p[:n], int64(host))
+	if n, err := d.writeInPlace(p, off); n > 0 || err != nil {
 		return n, err
 	}
 	if err := d.relieve(); err != nil {
 		return 0, err
 	}
 	return d.writeNew(p, off)
+}
+
+// writeInPlace writes the start of p, 0 bytes if that has no space yet.
+func (d *disk) writeInPlace(p []byte, off guestOff) (int64, error) {
+	defer d.Unpin(d.Pin())
+	host, n, err := d.inPlace(off, int64(len(p)))
+	if n == 0 || err != nil {
+		return 0, err
+	}
+	_, err = d.file.WriteAt(p[:n], int64(host))
+	return n, err
 }
 
 // inPlace returns where the run from off on can be written without touching a

@@ -33,7 +33,7 @@ func (d *disk) zeroRange(off, n int64, flags block.ZeroFlags) error {
 // zeroRun zeroes the start of a range, in one way, and returns how much; 0 says
 // that the tables have changed and it is to be tried again.
 func (d *disk) zeroRun(off, n int64, flags block.ZeroFlags) (int64, error) {
-	e, err := d.Resolve(off, n)
+	e, err := d.pinnedResolve(off, n)
 	if err == nil {
 		err = d.brokenError()
 	}
@@ -41,11 +41,22 @@ func (d *disk) zeroRun(off, n int64, flags block.ZeroFlags) (int64, error) {
 	case err != nil:
 		return 0, err
 	case e.Kind == block.Data:
-		return e.Length, d.zeroHost(e.Offset, e.Length, flags)
-	case e.Kind == block.Zero || d.backing == nil:
+		return d.zeroData(off, e.Length, flags)
+	case e.Kind == block.Zero || d.backing == nil && flags&block.OwnZeroes == 0:
 		return e.Length, nil
 	}
 	return d.zeroBelow(guestOff(off), guestOff(e.End()))
+}
+
+// zeroData zeroes the start of a range in its place, nothing if it has none any
+// more, and returns how much.
+func (d *disk) zeroData(off, n int64, flags block.ZeroFlags) (int64, error) {
+	defer d.Unpin(d.Pin())
+	host, n, err := d.inPlace(guestOff(off), n)
+	if n == 0 || err != nil {
+		return 0, err
+	}
+	return n, d.zeroHost(int64(host), n, flags)
 }
 
 // zeroHost zeroes bytes of the image file, as holes if that is allowed.
