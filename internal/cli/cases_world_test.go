@@ -92,6 +92,31 @@ img create -f vpc -o force_size=on vhdsame 3M
 cp vhd vhdbadsum
 printf x | dd of=vhdbadsum bs=1 seek=30 conv=notrunc status=none
 
+img create -f qed qed 4M
+io qed 'write -P 1 1M 1M' 'write -z 3M 64k'
+img create -f qed -o cluster_size=4k,table_size=2 qedsmall 4M
+io qedsmall 'write -P 1 1M 1M' 'write -P 2 10k 3k' 'write -P 2 20k 1k' 'write -z 1400k 64k'
+img create -f qed -b raw -F raw qedover 8M
+io qedover 'write -P 8 1M 64k' 'write -z 64k 64k'
+img create -f qed -b q -F qcow2 qedq
+io qedq 'write -P 9 2M 1k'
+img create -f qed -b qedover -F qed qedover2
+io qedover2 'write -P 3 64k 128k'
+img create -f qcow2 -b qedover2 -F qed overqed
+io overqed 'write -P 4 100k 100k'
+img create -f qed -u -b missing -F raw qedorphan 1M
+img create -f qed qedzero 0
+img create -f qed -o table_size=1 qedone 1M
+cp qed qedopen; printf '\2' | dd of=qedopen bs=1 seek=16 conv=notrunc status=none
+cp qed qedunknown; printf '\10' | dd of=qedunknown bs=1 seek=16 conv=notrunc status=none
+cp qed qedauto; printf '\1' | dd of=qedauto bs=1 seek=32 conv=notrunc status=none
+cp qed qedleaky; truncate -s +128k qedleaky
+cp qed qedcut; truncate -s 1M qedcut
+cp qed qedbad; printf '\0\0\0\0\0\1\0\0' | dd of=qedbad bs=1 seek=$((0x150000)) conv=notrunc status=none
+cp qed qeddouble; printf '\0\0\5\0\0\0\0\0' | dd of=qeddouble bs=1 seek=$((0x150000)) conv=notrunc status=none
+cp qed qedbadl1; printf '\0\0\0\0\0\1\0\0' | dd of=qedbadl1 bs=1 seek=$((0x10008)) conv=notrunc status=none
+cp qedbad qedbadopen; printf '\2' | dd of=qedbadopen bs=1 seek=16 conv=notrunc status=none
+
 img create -f qcow2 snaps 2M
 io snaps 'write -P 1 0 64k'
 img snapshot -c first snaps
