@@ -32,6 +32,11 @@ type Format struct {
 	// for the ability to lie above another image, "data_file" for that to have
 	// the guest's data in a file of its own.
 	Options []Option
+	// Amend changes an image that is open for writing, nil if nothing can be
+	// changed. What can be known to be refused is refused before anything is.
+	Amend func(img *Image, s *Settings, c AmendControl) error
+	// Amends are the options that Amend can be told.
+	Amends []Option
 	// Compresses: its images are block.CompressedWriters.
 	Compresses bool
 }
@@ -155,6 +160,8 @@ var qcow2Format = Format{
 	Inspect: qcow2.Inspect,
 	Create:  createQcow2,
 	Measure: measureQcow2,
+	Amend:   amendQcow2,
+	Amends:  qcow2Amends,
 
 	Compresses: true,
 	Options: append(encryptOptions("encrypt."),

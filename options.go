@@ -63,7 +63,10 @@ func (f *Format) Settings() *Settings {
 // block.ErrInvalid.
 func (s *Settings) Set(name, value string) error {
 	i := slices.IndexFunc(s.options, func(o Option) bool { return o.Name == name })
-	if i < 0 {
+	switch {
+	case i < 0 && s.creationOnly(name):
+		return block.Invalidf("Invalid parameter '%s'\nThis option is only supported for image creation", name)
+	case i < 0:
 		return block.Invalidf("Invalid parameter '%s'", name)
 	}
 	value, err := s.options[i].normalize(value)

@@ -50,9 +50,7 @@ func (h *header) withBacking(name, format string) *header {
 	next := *h
 	next.backingName, next.backingOffset = name, 0
 	i := slices.IndexFunc(h.extensions, func(e extension) bool { return e.kind == extBackingFormat })
-	next.extensions = slices.DeleteFunc(slices.Clone(h.extensions), func(e extension) bool {
-		return e.kind == extBackingFormat || e.kind == extPadding
-	})
+	next.extensions = h.without(extBackingFormat)
 	if format != "" {
 		next.extensions = slices.Insert(next.extensions, max(0, i), extension{extBackingFormat, []byte(format)})
 	}

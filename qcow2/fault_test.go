@@ -126,7 +126,7 @@ func (r *faultRun) inspect(exact bool) error {
 		if err != nil {
 			return err
 		}
-		err = errors.Join(checkNoCorruption(img, exact && r.options.RefcountBits != 64), r.checkContent(img, safe, len(r.ops)))
+		err = errors.Join(checkNoCorruption(img, exact && !r.leaky), r.checkContent(img, safe, len(r.ops)))
 		if err := errors.Join(err, img.Close()); err != nil {
 			return fmt.Errorf("writable %v: %w", writable, err)
 		}

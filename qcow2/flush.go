@@ -260,6 +260,18 @@ func (d *disk) patchHeader(at int64, field []byte) error {
 	return nil
 }
 
+// patchFixed writes the fields of the header that have their fixed places, which
+// lie in one sector, at once. Needs mu exclusively.
+func (d *disk) patchFixed(h *header) error {
+	fixed := make([]byte, h.clusterSize())
+	h.encodeFixed(fixed)
+	end := v2HeaderLength
+	if h.version >= 3 {
+		end = minV3HeaderLength
+	}
+	return d.patchHeader(atSize, fixed[atSize:end])
+}
+
 // poison ends all writing through this handle: after a failed metadata write
 // or sync it is not known what is on disk. Needs mu exclusively.
 func (d *disk) poison(err error) error {

@@ -76,6 +76,7 @@ const (
 	atReftable  = 48 // refcount_table_offset, refcount_table_clusters
 	atSnapshots = 60 // nb_snapshots, snapshots_offset
 	atIncompat  = 72
+	atCompat    = 80
 	atAutoclear = 88
 )
 
@@ -153,7 +154,7 @@ func (h *header) parseV3(b []byte) error {
 		return block.Corruptf("qcow2 header too short: the file ends after %d bytes, version 3 needs %d", len(b), minV3HeaderLength)
 	}
 	h.incompat = be.Uint64(b[atIncompat:])
-	h.compat = be.Uint64(b[80:])
+	h.compat = be.Uint64(b[atCompat:])
 	h.autoclear = be.Uint64(b[atAutoclear:])
 	h.refcountOrder = be.Uint32(b[96:])
 	h.length = be.Uint32(b[100:])
@@ -324,7 +325,7 @@ func (h *header) encodeFixed(b []byte) int {
 		return v2HeaderLength
 	}
 	be.PutUint64(b[atIncompat:], h.incompat)
-	be.PutUint64(b[80:], h.compat)
+	be.PutUint64(b[atCompat:], h.compat)
 	be.PutUint64(b[atAutoclear:], h.autoclear)
 	be.PutUint32(b[96:], h.refcountOrder)
 	be.PutUint32(b[100:], h.length)

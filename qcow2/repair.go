@@ -255,20 +255,8 @@ func (k *checker) sizeRefcounts(first int64) (tableClusters int64, blocks []int6
 	for c := range k.refs.words() {
 		used[c>>g.refBits] = true
 	}
-	for tableClusters = 1; ; {
-		end := first + tableClusters + int64(len(used))
-		need := ((end-1)>>g.refBits + 1) * 8
-		if need > maxReftableBytes {
-			return 0, nil, block.Errorf(block.ErrNoSpace, "refcount table needs %d bytes, the limit is %d", need, maxReftableBytes)
-		}
-		for i := first >> g.refBits; i <= (end-1)>>g.refBits; i++ {
-			used[i] = true
-		}
-		if first+tableClusters+int64(len(used)) == end && need <= tableClusters<<g.clusterBits {
-			return tableClusters, slices.Sorted(maps.Keys(used)), nil
-		}
-		tableClusters = max(tableClusters, g.clusters(need))
-	}
+	tableClusters, err = g.sizeRefcounts(used, first)
+	return tableClusters, slices.Sorted(maps.Keys(used)), err
 }
 
 // switchReftable makes the new table the image's, in the file and in memory.

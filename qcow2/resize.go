@@ -19,7 +19,7 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	defer d.whole.Unlock()
 	d.writers.Lock()
 	defer d.writers.Unlock()
-	if err := d.mayResize(size, o); err != nil {
+	if err := d.checkResize(size, o); err != nil {
 		return err
 	}
 	switch old := d.Size(); {
@@ -31,6 +31,13 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	return nil
 }
 
+func (d *disk) checkResize(size int64, o block.ResizeOptions) error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.mayResize(size, o)
+}
+
+// mayResize refuses what can't be. Needs mu.
 func (d *disk) mayResize(size int64, o block.ResizeOptions) error {
 	switch {
 	case !d.writable:
@@ -43,9 +50,9 @@ func (d *disk) mayResize(size int64, o block.ResizeOptions) error {
 		return block.Invalidf("shrinking from %d to %d bytes would lose what lies beyond, and was not allowed", d.Size(), size)
 	case size < d.Size() && o.Preallocation != block.PreallocOff:
 		return block.Invalidf("Preallocation can't be used for shrinking files")
+	case size > maxSize || d.geo.l1Entries(size) > maxL1Bytes/8:
+		return block.Errorf(syscall.EFBIG, "Failed to grow the L1 table: File too large")
 	}
-	d.mu.RLock()
-	defer d.mu.RUnlock()
 	return d.refusal()
 }
 
@@ -53,9 +60,6 @@ func (d *disk) mayResize(size int64, o block.ResizeOptions) error {
 func (d *disk) enlarge(size int64, mode block.Preallocation) error {
 	old := d.Size()
 	need := d.geo.l1Entries(size)
-	if size > maxSize || need > maxL1Bytes/8 {
-		return block.Errorf(syscall.EFBIG, "Failed to grow the L1 table: File too large")
-	}
 	if d.shows(old, size) && !d.canMarkZero() && mode < block.PreallocFalloc {
 		return block.Unsupportedf("Failed to zero out new clusters: Operation not supported")
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ type scenario struct {
 	ops   []scenarioOp
 	sizes []int64 // that the disk has had
 	heavy bool    // the refcount table is about to grow, see ballast
+	leaky bool    // there are leaks, see ballast
 	safe  int     // how many of ops have been flushed
 	snaps []*scenarioSnapshot
 }
@@ -65,7 +67,7 @@ const backingID = 60_000
 
 func newScenario(t *testing.T, seed uint64) *scenario {
 	s := &scenario{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
-	s.kinds = append(s.rand.Perm(19)[:3+s.rand.IntN(16)], 7, 10)
+	s.kinds = append(s.rand.Perm(21)[:3+s.rand.IntN(18)], 7, 10)
 	s.options = smallOptions(s.rand)
 	s.encrypt(seed)
 	s.sizes = []int64{s.options.Size}
@@ -137,6 +139,7 @@ func (s *scenario) ballast(f block.File) {
 	if s.options.ClusterSize != cluster || s.options.RefcountBits != 64 {
 		return
 	}
+	s.leaky = true
 	put := func(p []byte, off int64) {
 		if _, err := f.WriteAt(p, off); err != nil {
 			s.t.Fatal(err)
@@ -254,6 +257,8 @@ func (s *scenario) operation() error {
 		return s.applySnapshot()
 	case 18:
 		return s.deleteSnapshot()
+	case 19, 20:
+		return s.amend()
 	}
 }
 
@@ -350,6 +355,39 @@ func (s *scenario) resize() error {
 	return err
 }
 
+// amend changes version, width of refcounts or lazy refcounts.
+func (s *scenario) amend() error {
+	on := s.rand.IntN(2) == 0
+	o := []qcow2.AmendOptions{
+		{Version: 2 + s.rand.IntN(2)}, {Version: 2, RefcountBits: 16}, {Version: 3, RefcountBits: 1 << s.rand.IntN(7)},
+		{RefcountBits: 1 << s.rand.IntN(7)}, {Version: 3, LazyRefcounts: &on},
+	}[s.rand.IntN(5)]
+	s.mark()
+	err := qcow2.Amend(s.img, &o)
+	if errors.Is(err, block.ErrUnsupported) || errors.Is(err, block.ErrInvalid) && !errors.Is(err, block.ErrBroken) || atLimit(err) {
+		err = nil // it can't be
+	}
+	return errors.Join(err, s.describe())
+}
+
+// describe finds out what an image is now.
+func (s *scenario) describe() error {
+	describer, _ := block.As[block.Describer](s.img)
+	d, err := describer.Describe()
+	if err != nil {
+		return err
+	}
+	for _, f := range d.Specific {
+		switch f.Name {
+		case "compat":
+			s.options.Version = map[any]int{"0.10": 2, "1.1": 3}[f.Value]
+		case "refcount-bits":
+			s.options.RefcountBits = int(f.Value.(int64))
+		}
+	}
+	return nil
+}
+
 // makeEmpty has the disk read as its backing image again.
 func (s *scenario) makeEmpty() error {
 	if s.options.DataFileRaw {
@@ -386,7 +424,7 @@ func (s *scenario) createSnapshot() error {
 	s.snaps = append(s.snaps, k)
 	maker, _ := block.As[block.Snapshotter](s.img)
 	_, err = maker.CreateSnapshot(block.Snapshot{Name: k.name})
-	if s.narrow() && errors.Is(err, block.ErrNoSpace) {
+	if s.narrow() && atLimit(err) {
 		k.failed = true // nothing more can be shared
 		return nil
 	}
@@ -398,6 +436,12 @@ func (s *scenario) createSnapshot() error {
 // narrow reports whether refcounts can come to their limit, where what is to be
 // shared is refused.
 func (s *scenario) narrow() bool { return s.options.RefcountBits != 0 && s.options.RefcountBits < 8 }
+
+// atLimit reports whether something does not fit into the format, which is no
+// failure of the disk.
+func atLimit(err error) bool {
+	return errors.Is(err, block.ErrNoSpace) && !errors.Is(err, syscall.ENOSPC)
+}
 
 // pick returns a snapshot that is there, nil if none is.
 func (s *scenario) pick() *scenarioSnapshot {
@@ -425,7 +469,7 @@ func (s *scenario) applySnapshot() error {
 	s.note(false)
 	maker, _ := block.As[block.Snapshotter](s.img)
 	err := maker.ApplySnapshot(k.name)
-	if s.narrow() && errors.Is(err, block.ErrNoSpace) {
+	if s.narrow() && atLimit(err) {
 		for i := range k.ids {
 			s.ops[len(s.ops)-1-i].failed = true
 		}

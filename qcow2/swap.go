@@ -227,7 +227,7 @@ func (c *swap) commit() error {
 		c.undo()
 		return err
 	}
-	if err := c.writeHeader(); err != nil {
+	if err := c.d.patchFixed(&c.hdr); err != nil {
 		return err
 	}
 	return c.adopt()
@@ -242,17 +242,6 @@ func (c *swap) giveBack() {
 			c.d.fileEnd = r.start
 		}
 	}
-}
-
-// writeHeader writes the fixed fields, which lie in one sector, at once.
-func (c *swap) writeHeader() error {
-	fixed := make([]byte, c.hdr.clusterSize())
-	c.hdr.encodeFixed(fixed)
-	end := v2HeaderLength
-	if c.hdr.version >= 3 {
-		end = minV3HeaderLength
-	}
-	return c.d.patchHeader(atSize, fixed[atSize:end])
 }
 
 // adopt makes what is on disk now what is in memory, and gives up what the

@@ -80,3 +80,27 @@ func TestBitmap(t *testing.T) {
 	}
 	differential(t, sample(bitmapLines, allowed), allowed...)
 }
+
+var amendLines = []string{
+	"amend", "amend q", "amend --foo q", "amend -o", "amend -o help", "amend -f qcow2 -o help", "amend -o help q", "amend -o help,size=1M q", "amend -o help missing", "amend -f raw -o help", "amend -o help raw", "amend -f foo -o size=1M q", "amend -o size=5M", "amend -o size=5M q q2", "amend -o '' q", "amend -o , q", "amend -U -o size=5M q",
+	"amend -o size=5M missing", "amend -o size=5M dir", "amend -o size=5M orphan", "amend -o size=5M corrupt", "amend -o size=5M unknown", "amend -o size=5M raw", "amend -f raw -o size=5M raw", "amend -o size=5M text", "amend -o compat=0.10 aes",
+	"amend -o foo=1 q", "amend -o cluster_size=4k q", "amend -o nocow=on q",
+	"amend -o compat=0.10 q", "amend -o compat=1.1 q", "amend -o compat=0.9 q", "amend -o compat= q", "amend -o compat=1.1 old", "amend -o compat=0.10 old", "amend -o compat=1.1 oldsnaps", "amend -o compat=1.1 oldover", "amend -o compat=1.1 zero", "amend -o compat=0.10 zero",
+	"amend -o compat=0.10 ext", "amend -o compat=0.10 datafile", "amend -o compat=0.10 zstd", "amend -o compat=0.10 compressed", "amend -o compat=0.10 over", "amend -o compat=0.10 snaps", "amend -o compat=0.10 snapsover", "amend -o compat=0.10 resized", "amend -o compat=0.10,size=3M resized", "amend -o compat=0.10 onebit", "amend -o compat=0.10,refcount_bits=16 onebit", "amend -o compat=0.10,lazy_refcounts=on q", "amend -o compat=0.10,refcount_bits=8 q", "amend -o compat=1.1,lazy_refcounts=on,refcount_bits=64 old",
+	"amend -o refcount_bits=1 q", "amend -o refcount_bits=64 q", "amend -o refcount_bits=16 q", "amend -o refcount_bits=7 q", "amend -o refcount_bits=0 q", "amend -o refcount_bits=x q", "amend -o refcount_bits=8 old", "amend -o refcount_bits=1 snaps", "amend -o refcount_bits=2 snaps", "amend -o refcount_bits=64 onebit", "amend -o refcount_bits=1 compressed", "amend -o refcount_bits=8 ext", "amend -o refcount_bits=8 datafile",
+	"amend -o lazy_refcounts=on q", "amend -o nolazy_refcounts ext", "amend -o lazy_refcounts=off ext", "amend -o lazy_refcounts=foo q", "amend -o lazy_refcounts=on old", "amend -o lazy_refcounts=off old",
+	"amend -o size=5M q", "amend -o size=3M q", "amend -o size=0 q", "amend -o size=1000 q", "amend -o size=x q", "amend -o size=8191P q", "amend -o size=2M oldsnaps", "amend -o size=9M over2", "amend -o size=0x5M q", "amend -o size=5M -o size=6M q",
+	"amend -o compat=0.10 bm", "amend -o refcount_bits=64 bm", "amend -o size=8M bm", "amend -o backing_file=raw over", "amend -o backing_file=raw,backing_fmt=raw over", "amend -o backing_file=q,backing_fmt=qcow2 over", "amend -o backing_file= over", "amend -o backing_file=q,backing_fmt=qcow2 q", "amend -o backing_file= q",
+	"amend -o data_file=df datafile", "amend -o data_file=other datafile", "amend -o data_file= datafile", "amend -o data_file=df q", "amend -o data_file_raw=on datafile", "amend -o data_file_raw=off datafile", "amend -o data_file_raw=on q", "amend -o data_file_raw=off q", "amend -o data_file_raw=on dfraw", "amend -o data_file_raw=off dfraw",
+	"amend -o encrypt.state=active q", "amend -o encrypt.keyslot=1 q", "amend -o encrypt.keyslot=x q", "amend -o encrypt.foo=1 q",
+	"amend -p -o compat=0.10 q", "amend -p -o refcount_bits=64 q", "amend -p -o compat=0.9 q", "amend -q -p -o compat=0.10 q", "amend -p -o foo=1 q", "amend -t foo -o compat=0.10 q", "amend -t unsafe -o compat=0.10 q", "amend --force -o compat=0.10 q",
+	"amend --image-opts -o compat=0.10 driver=qcow2,file.filename=q", "amend -f qcow2 --image-opts -o compat=0.10 q", "amend --object foo -o compat=0.10 q",
+}
+
+func TestAmend(t *testing.T) {
+	allowed := []difference{
+		{lines: "amend -o compat=0.10 bm", why: "it would make bitmaps worthless", stderr: ".*Persistent dirty bitmaps prevent downgrade of image", code: 1},
+		{lines: "amend -o (compat=1.1 q|compat=0.10 old|compat=0.10 zero|refcount_bits=16 q|lazy_refcounts=off old|size=0 q|backing_file=raw,backing_fmt=raw over|data_file_raw=on dfraw)", why: "where nothing changes nothing is written", images: true},
+	}
+	differential(t, sample(amendLines, allowed), allowed...)
+}

@@ -33,6 +33,7 @@ img create -f qcow2 -o data_file=df datafile 1M
 io datafile 'write -P 6 0 512k'
 img create -f qcow2 -o data_file=nodf lost 1M
 rm nodf
+img create -f qcow2 -o data_file=dfr,data_file_raw=on dfraw 1M
 img convert -c -O qcow2 q compressed
 img convert -c -O qcow2 -o compression_type=zstd q zstd
 img create -f qcow2 -o compat=0.10 zero 0

@@ -252,13 +252,18 @@ func (sh *shell) helpOptions(format string, args []string) error {
 		sh.printf("Supported %s options:\n", format)
 		options = slices.DeleteFunc(options, func(o diskimg.Option) bool { return o.File })
 	}
-	slices.SortFunc(options, func(a, b diskimg.Option) int { return strings.Compare(a.Name, b.Name) })
-	for _, o := range options {
-		left := "  " + o.Name + "=<" + [...]string{"str", "bool (on/off)", "size", "num"}[o.Type&3] + ">"
-		sh.printf("%-24s - %s\n", left, o.Help)
-	}
+	sh.listOptions(options)
 	if len(args) == 0 {
 		sh.printf("\nThe protocol level may support further options.\nSpecify the target filename to include those options.\n")
 	}
 	return nil
+}
+
+// listOptions shows options of a format, sorted.
+func (sh *shell) listOptions(options []diskimg.Option) {
+	options = slices.SortedFunc(slices.Values(options), func(a, b diskimg.Option) int { return strings.Compare(a.Name, b.Name) })
+	for _, o := range options {
+		left := "  " + o.Name + "=<" + [...]string{"str", "bool (on/off)", "size", "num"}[o.Type&3] + ">"
+		sh.printf("%-24s - %s\n", left, o.Help)
+	}
 }

@@ -47,6 +47,7 @@ func verbs() []verb {
 		snapshotVerb,
 		bitmapVerb,
 		resizeVerb,
+		amendVerb,
 		completionVerb,
 		manVerb,
 	}

@@ -1,0 +1,46 @@
+package qcow2_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/diskimg/diskimg/internal/qemu"
+	"github.com/diskimg/diskimg/qcow2"
+	"github.com/diskimg/diskimg/storage"
+)
+
+// An image that is amended through all widths of refcounts and both versions and
+// back holds what it held, snapshots too, and checks clean by our word and QEMU's.
+func TestAmendedBack(t *testing.T) {
+	path := t.TempDir() + "/disk"
+	qemu.Create(t, path, "qcow2", 4<<20, nil)
+	qemu.IO(t, path, "qcow2", "write -P 1 0 1M", "write -z 1M 1M", "write -P 2 3M 64k")
+	qemu.Img(t, "snapshot", "-c", "one", path)
+	qemu.IO(t, path, "qcow2", "write -P 3 64k 64k", "write -z 3M 64k")
+	steps := []qcow2.AmendOptions{{Version: 2}, {Version: 3}}
+	for _, width := range []int{2, 4, 8, 16, 32, 64, 2, 64, 16} {
+		steps = append(steps, qcow2.AmendOptions{RefcountBits: width})
+	}
+	steps = append(steps, qcow2.AmendOptions{Version: 2}, qcow2.AmendOptions{Version: 3, RefcountBits: 64})
+	for i, o := range steps {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			f, err := storage.OpenFile(path, &storage.FileOptions{Writable: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			img, err := qcow2.Open(f, &qcow2.OpenOptions{Writable: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = errors.Join(qcow2.Amend(img, &o), checkNoCorruption(img, true))
+			if err := errors.Join(err, img.Close()); err != nil {
+				t.Fatal(err)
+			}
+			qemu.Check(t, path, "qcow2")
+			qemu.IO(t, path, "qcow2", "read -P 1 0 64k", "read -P 3 64k 64k", "read -P 0 1M 1M", "read -P 0 3M 1M")
+		})
+	}
+	qemu.Img(t, "snapshot", "-a", "one", path)
+	qemu.IO(t, path, "qcow2", "read -P 1 0 1M", "read -P 0 1M 1M", "read -P 2 3M 64k")
+}
