@@ -107,7 +107,9 @@ func (k *checker) find(s block.Severity, format string, args ...any) {
 	case block.CheckFailure:
 		k.res.Errors++
 	}
-	k.report(block.Finding{Severity: s, Text: fmt.Sprintf(format, args...), Offset: -1})
+	if k.o.Report != nil {
+		k.o.Report(block.Finding{Severity: s, Text: fmt.Sprintf(format, args...), Offset: -1})
+	}
 }
 
 // fixing tells what is about to be put right.

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -19,18 +22,32 @@ import (
 var crashStates = flag.Int("crash.states", 100_000, "how many power-loss states to visit at least")
 
 func TestCrash(t *testing.T) {
-	var total crashfile.Stats
-	for seed := uint64(1); total.Distinct < *crashStates; seed++ {
-		r := newCrashRun(t, seed)
-		if err := r.play(12 + r.rand.IntN(12)); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		r.verify(&total)
-		if t.Failed() {
-			t.Fatalf("seed %d: %+v", seed, r.options)
-		}
+	var seeds, distinct atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for distinct.Load() < int64(*crashStates) && !t.Failed() {
+				distinct.Add(int64(crash(t, uint64(seeds.Add(1)))))
+			}
+		})
 	}
-	t.Logf("%d distinct states, %d built, at %d instants", total.Distinct, total.Generated, total.Instants)
+	wg.Wait()
+	t.Logf("%d distinct states of %d scenarios", distinct.Load(), seeds.Load())
+}
+
+// crash plays a scenario and visits the states that a power cut can leave of it;
+// it returns how many that were.
+func crash(t *testing.T, seed uint64) int {
+	r := newCrashRun(t, seed)
+	if err := r.play(12 + r.rand.IntN(12)); err != nil {
+		t.Errorf("seed %d: %v", seed, err)
+		return 0
+	}
+	var total crashfile.Stats
+	if err := r.verify(&total); err != nil {
+		t.Errorf("seed %d: %v\n%+v", seed, err, r.options)
+	}
+	return int(total.Distinct)
 }
 
 // Marks in the log: operations have begun; operations are flushed.
@@ -53,7 +70,7 @@ func newCrashRun(t *testing.T, seed uint64) *crashRun {
 		r.options.Data = files[1]
 	}
 	if err := qcow2.Create(files[0], &r.options); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 	r.ballast(files[0])
 	r.group.Checkpoint()
@@ -71,17 +88,17 @@ func (r *crashRun) openFiles(files []*crashfile.File, writable bool) (*block.Ima
 	return qcow2.Open(files[0].Reopen(), o)
 }
 
-func (r *crashRun) verify(total *crashfile.Stats) {
+func (r *crashRun) verify(total *crashfile.Stats) error {
 	o := crashfile.Options{Exhaustive: 4, Samples: 2, Instants: 40, Seed: r.seed, Stats: total}
 	if r.heavy {
 		o.Instants = 0 // all of them: what matters is one moment
 	}
 	for s := range r.group.States(o) {
 		if err := r.survives(s); err != nil {
-			r.t.Errorf("seed %d: %v\n%v", r.seed, err, s)
-			return
+			return fmt.Errorf("%w\n%v", err, s)
 		}
 	}
+	return nil
 }
 
 // survives checks one state: as it is, and after it has been opened for

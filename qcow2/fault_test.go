@@ -4,6 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -19,21 +22,34 @@ import (
 var faultScenarios = flag.Int("fault.scenarios", 25, "how many scenarios to play with each of their I/Os failing")
 
 func TestFaults(t *testing.T) {
-	points, runs := 0, 0
-	for seed := uint64(1); seed <= uint64(*faultScenarios); seed++ {
-		n := (&faultRun{plan: faultfile.NewPlan(faultfile.Fault{})}).play(t, seed)
-		points += n
-		for i := 1; i <= n; i++ {
-			for _, f := range faultsAt(i) {
-				(&faultRun{plan: faultfile.NewPlan(f)}).play(t, seed)
-				runs++
-				if t.Failed() {
-					t.Fatalf("seed %d: %v", seed, f)
-				}
+	var points, runs, seeds atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := uint64(seeds.Add(1)); seed <= uint64(*faultScenarios) && !t.Failed(); seed = uint64(seeds.Add(1)) {
+				n := failEach(t, seed)
+				points.Add(int64(n))
+				runs.Add(int64(n * len(faultsAt(n))))
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d I/Os failed in %d ways", points.Load(), runs.Load())
+}
+
+// failEach plays a scenario with each of its I/Os failing, and returns how many
+// it has.
+func failEach(t *testing.T, seed uint64) int {
+	n := (&faultRun{plan: faultfile.NewPlan(faultfile.Fault{})}).play(t, seed)
+	for i := 1; i <= n; i++ {
+		for _, f := range faultsAt(i) {
+			if (&faultRun{plan: faultfile.NewPlan(f)}).play(t, seed); t.Failed() {
+				t.Errorf("seed %d: %v", seed, f)
+				return n
 			}
 		}
 	}
-	t.Logf("%d I/Os failed in %d ways", points, runs)
+	return n
 }
 
 func faultsAt(n int) []faultfile.Fault {
