@@ -90,7 +90,7 @@ var compareLines = []string{
 	"compare q longer", "compare longer q", "compare -s q longer", "compare -q -s q longer", "compare q longer2", "compare longer2 q", "compare -q q longer", "compare -p longer q",
 	"compare q old", "compare -s q old", "compare q compressed", "compare -s q compressed", "compare zstd compressed", "compare q raw", "compare raw raw", "compare q dir", "compare q orphan", "compare orphan q",
 	"compare -f raw q q", "compare -F raw q q", "compare -f raw -F raw q same", "compare -f foo q q", "compare -F foo q q", "compare -T foo q q", "compare -T none q same", "compare -U q same",
-	"compare q badl1", "compare badl1 q", "compare --image-opts driver=qcow2,file.filename=q driver=qcow2,file.filename=q2", "compare --image-opts q q2", "compare --image-opts -f raw q q2",
+	"compare q badl1", "compare badl1 q", "compare --image-opts driver=qcow2,file.filename=q driver=qcow2,file.filename=q2", "compare --image-opts q q2", "compare --image-opts -f raw q q2", "compare --image-opts -F raw q q2", "compare --image-opts -F raw driver=raw,file.filename=q q2", "compare --fo q same",
 	"compare aes q", "compare q aes", "compare zero empty", "compare zero raw", "compare over over2", "compare over2 over", "compare q link", "compare datafile datafile",
 }
 

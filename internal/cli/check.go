@@ -14,7 +14,7 @@ import (
 // has nothing to check.
 
 var checkVerb = verb{
-	name: "check", group: groupLook, args: "FILE",
+	name: "check", group: groupLook, longFormat: true, args: "FILE",
 	summary: "look for inconsistencies in an image, and mend them with -r",
 	about: "Exit code: 0 nothing is wrong, 2 the image is corrupt, 3 it has leaked clusters\n" +
 		"(space is wasted, no harm done), 1 it could not be checked, 63 there is nothing\nto check in this format.",

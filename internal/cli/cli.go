@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/diskimg/diskimg/internal/sentence"
@@ -153,7 +152,7 @@ func (sh *shell) runVerb(v *verb, args []string) error {
 	if w, ok := c.(interface{ wipe() }); ok {
 		defer w.wipe()
 	}
-	args, err := getopt(append(sh.allowed(c.options()), helpOption), args, false)
+	args, err := getopt(append(sh.allowed(v, c.options()), helpOption), args, false)
 	if err == errHelp {
 		return sh.helpVerb(v)
 	}
@@ -161,15 +160,6 @@ func (sh *shell) runVerb(v *verb, args []string) error {
 		return err
 	}
 	return c.run(sh, append(args, last...))
-}
-
-// allowed returns the options that there are, without those that qemu-img does
-// not have if we stand in for it.
-func (sh *shell) allowed(options []option) []option {
-	if !sh.emulate {
-		return options
-	}
-	return slices.DeleteFunc(options, func(o option) bool { return o.own })
 }
 
 // errHelp and errVersion end the reading of a command line early.

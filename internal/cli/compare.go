@@ -62,7 +62,9 @@ func (c *compareCommand) run(sh *shell, args []string) error {
 		return exit{exitCompareOpen, err}
 	}
 	defer a.Close()
-	c.input.format = c.second
+	if c.input.format = c.second; c.imageOpts && c.second != "" {
+		return exit{exitCompareOpen, errBothFormats}
+	}
 	b, err := c.open(args[1], diskimg.OpenOptions{LiveRaw: true})
 	if err != nil {
 		return exit{exitCompareOpen, err}

@@ -45,7 +45,6 @@ func (c *convertCommand) options() []option {
 	return append(c.input.options(), []option{
 		{short: 'O', arg: "FMT", help: "format of the output (default: raw)", set: given(&c.outFormat)},
 		{short: 'B', arg: "FILE", help: "image below the output; what the input has from the image\nbelow it is not copied", set: given(&c.backing)},
-		{short: 'b', arg: "FILE", help: "the same as -B", set: given(&c.backing)},
 		{short: 'F', arg: "FMT", help: "format of the image below", set: given(&c.backingFormat)},
 		optionsOption(&c.list),
 		c.cloud.option(),

@@ -19,7 +19,9 @@ type verb struct {
 	about   string // one or two paragraphs
 	example string // one line or several
 	own     bool   // qemu-img does not have it
-	new     func() command
+	// longFormat: qemu-img's command knows --format, not only -f.
+	longFormat bool
+	new        func() command
 }
 
 const (
@@ -51,6 +53,26 @@ func verbs() []verb {
 		completionVerb,
 		manVerb,
 	}
+}
+
+// allowed returns those of a verb's options that can be given.
+func (sh *shell) allowed(v *verb, options []option) []option {
+	if sh.emulate {
+		return v.asQEMU(options)
+	}
+	return options
+}
+
+// asQEMU leaves of the options what qemu-img's command has: the beginnings of
+// the others' names may stand for something there.
+func (v *verb) asQEMU(options []option) []option {
+	options = slices.DeleteFunc(options, func(o option) bool { return o.own })
+	for i := range options {
+		if options[i].long == "format" && !v.longFormat {
+			options[i].long = ""
+		}
+	}
+	return options
 }
 
 func findVerb(name string) *verb {
@@ -104,7 +126,7 @@ func (sh *shell) overviewEmulated() error {
 		if v.own {
 			continue
 		}
-		sh.printf("  %s %s%s\n", v.name, syntax(sh.allowed(v.new().options())), v.args)
+		sh.printf("  %s %s%s\n", v.name, syntax(sh.allowed(&v, v.new().options())), v.args)
 	}
 	sh.printf("\nqemu-img COMMAND --help tells more about a command.\n")
 	sh.printf("\nSupported formats: %s\n", strings.Join(formatNames(), " "))
@@ -142,7 +164,7 @@ func (sh *shell) helpVerb(v *verb) error {
 	sh.printf("%s %s: %s\n\n", sh.name, v.name, v.summary)
 	sh.printf("usage: %s %s [options] %s\n\n%s\n", sh.name, v.name, v.args, v.about)
 	sh.printf("\nOptions:\n")
-	sh.options(sh.allowed(v.allOptions()))
+	sh.options(sh.allowed(v, v.allOptions()))
 	if v.example != "" {
 		sh.printf("\nExample:\n")
 		for line := range strings.Lines(v.example) {

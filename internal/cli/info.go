@@ -14,7 +14,7 @@ import (
 // but the one it is asked about or, with --backing-chain, those below it.
 
 var infoVerb = verb{
-	name: "info", group: groupLook, args: "FILE",
+	name: "info", group: groupLook, longFormat: true, args: "FILE",
 	summary: "show format, size, backing file and snapshots of an image",
 	about: "Only the image's header is read. What the image refers to is named and not opened,\n" +
 		"except with --backing-chain, which goes on to the images below.",

@@ -14,7 +14,7 @@ import (
 // whole backing chain.
 
 var mapVerb = verb{
-	name: "map", group: groupLook, args: "FILE",
+	name: "map", group: groupLook, longFormat: true, args: "FILE",
 	summary: "show where in which file the content of a disk lies",
 	about: "For people only data is listed that lies in a file as it is; with --output=json\n" +
 		"everything is, zeros and compressed data as well.",

@@ -33,10 +33,12 @@ func (i *input) options() []option {
 	}
 }
 
+var errBothFormats = failf("--image-opts and --format are mutually exclusive")
+
 // check finds options that exclude each other.
 func (i *input) check() error {
 	if i.imageOpts && i.format != "" {
-		return failf("--image-opts and --format are mutually exclusive")
+		return errBothFormats
 	}
 	return nil
 }

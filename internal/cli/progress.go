@@ -78,7 +78,6 @@ func (p *progress) finish(err error) {
 		return
 	}
 	if err == nil {
-		p.total = max(p.total, 1)
 		p.done = p.total
 	}
 	p.draw(p, true)
