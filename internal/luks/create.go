@@ -138,11 +138,11 @@ func (o *CreateOptions) Create(f io.WriterAt, passphrase []byte) (*Header, *sect
 	rand.Read(key) // never fails
 	rand.Read(h.salt[:])
 	h.UUID = newUUID()
-	perSecond := rate(newHash, o.IterTime)
+	k := newKey{passphrase, cmp.Or(o.IterTime, DefaultIterTime), rate(newHash, o.IterTime)}
 	// An eighth of the time for the digest, as cryptsetup and QEMU do.
-	h.Iterations = iterationsFor(newHash, perSecond, cmp.Or(o.IterTime, DefaultIterTime)/8, digestSize)
+	h.Iterations = iterationsFor(newHash, k.perSecond, k.iterTime/8, digestSize)
 	h.digest = h.digestOf(newHash, key)
-	if err := h.fillSlot(f, 0, key, AddOptions{IterTime: o.IterTime, New: passphrase}, perSecond); err != nil {
+	if err := h.fillSlot(f, 0, key, k); err != nil {
 		return nil, nil, err
 	}
 	h.Slots[0].Active = true

@@ -78,76 +78,6 @@ func create(t *testing.T, o *CreateOptions) (*storage.Memory, *Header) {
 	return f, h
 }
 
-// A life of key slots: made, added, used, erased.
-func TestSlots(t *testing.T) {
-	f, made := create(t, &CreateOptions{IterTime: quick})
-	h := reread(t, f, made.Payload)
-	if *h != *made || h.CipherName() != "aes-256" || h.ActiveSlots() != 1 {
-		t.Fatalf("read %+v, made %+v", h, made)
-	}
-	slot, err := h.Add(f, AddOptions{Slot: -1, IterTime: quick, Old: []byte("first"), New: []byte("second")})
-	if err != nil || slot != 1 {
-		t.Fatal(slot, err)
-	}
-	if slot, err = h.Add(f, AddOptions{Slot: 7, IterTime: quick, Old: []byte("second"), New: []byte("first")}); err != nil || slot != 7 {
-		t.Fatal(slot, err)
-	}
-	h = reread(t, f, made.Payload)
-	if list, err := h.Matching(f, []byte("first")); err != nil || len(list) != 2 || list[1] != 7 {
-		t.Error(list, err)
-	}
-	sector := bytes.Repeat([]byte{9}, 512)
-	for _, p := range []string{"first", "second"} {
-		c, err := h.Open(f, []byte(p))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Encrypt(sector, sector, 3)
-		defer c.Decrypt(sector, sector, 3)
-	}
-	if err := errors.Join(h.Erase(f, 0), h.Erase(f, 7)); err != nil {
-		t.Fatal(err)
-	}
-	h = reread(t, f, made.Payload)
-	if _, err := h.Open(f, []byte("first")); !errors.Is(err, block.ErrPassphrase) {
-		t.Error("an erased passphrase:", err)
-	}
-	if _, err := h.Open(f, []byte("second")); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestSlotsRefused(t *testing.T) {
-	f, h := create(t, &CreateOptions{IterTime: quick})
-	before := make([]byte, h.Payload)
-	if _, err := f.ReadAt(before, 0); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		slot int
-		old  string
-		want string
-	}{
-		{0, "first", "Can't update keyslot 0 - it is active"}, {8, "first", "Invalid slot 8 specified. Must be between 0 and 7"},
-		{-1, "wrong", "Invalid password, cannot unlock any keyslot"},
-	} {
-		_, err := h.Add(f, AddOptions{Slot: c.slot, IterTime: quick, Old: []byte(c.old), New: []byte("x")})
-		if err == nil || err.Error() != c.want {
-			t.Errorf("%v: %v", c, err)
-		}
-	}
-	if err := h.Erase(f, 8); err == nil {
-		t.Error("slot 8 was erased")
-	}
-	if err := h.Erase(f, 3); err == nil {
-		t.Error("an inactive slot was erased")
-	}
-	after := make([]byte, h.Payload)
-	if _, err := f.ReadAt(after, 0); err != nil || !bytes.Equal(before, after) {
-		t.Error("something was written", err)
-	}
-}
-
 func reread(t *testing.T, f Area, area int64) *Header {
 	t.Helper()
 	h, err := Read(f, area)
@@ -244,7 +174,7 @@ func TestHostile(t *testing.T) {
 	}
 	for what, try := range map[string]func() error{
 		"opened":   func() error { _, err := slow.Open(f, []byte("first")); return err },
-		"searched": func() error { _, err := slow.Matching(f, []byte("first")); return err },
+		"searched": func() error { _, err := slow.matching(f, []byte("first")); return err },
 	} {
 		if err := try(); !errors.Is(err, block.ErrUnsupported) || !strings.Contains(err.Error(), "asks for 1600008000 iterations") {
 			t.Errorf("eight slow slots, %s: %v", what, err)

@@ -121,64 +121,9 @@ func (h *Header) digestOf(newHash func() hash.Hash, key []byte) (d [digestSize]b
 	return d
 }
 
-// AddOptions say how a slot is made.
-type AddOptions struct {
-	Slot     int           // which one, -1 for the first that is free
-	IterTime time.Duration // how long to derive a key; 0 is DefaultIterTime
-	Old, New []byte        // a passphrase that opens the disk, and that of the slot
-}
-
 // DefaultIterTime is how long it takes to derive a key from a passphrase, on
 // one processor of the machine that made the slot.
 const DefaultIterTime = 2 * time.Second
-
-// Add makes a slot active. h is what f begins with.
-func (h *Header) Add(f Area, o AddOptions) (slot int, err error) {
-	if slot, err = h.freeSlot(o.Slot); err != nil {
-		return 0, err
-	}
-	key, _, err := h.unlock(f, o.Old)
-	if err != nil {
-		return 0, err
-	}
-	defer clear(key)
-	newHash, err := h.check()
-	if err != nil {
-		return 0, err
-	}
-	if err := h.fillSlot(f, slot, key, o, rate(newHash, o.IterTime)); err != nil {
-		return 0, err
-	}
-	if err := h.allows(slot); err != nil {
-		return 0, err
-	}
-	if _, err := f.WriteAt(h.Encode(), 0); err != nil {
-		return 0, err
-	}
-	// After key material and salt are on disk: a slot that is active can be
-	// opened.
-	if err := f.Sync(); err != nil {
-		return 0, err
-	}
-	return slot, h.switchSlot(f, slot, true)
-}
-
-func (h *Header) freeSlot(want int) (int, error) {
-	switch {
-	case want >= Slots || want < -1:
-		return 0, block.Invalidf("Invalid slot %d specified. Must be between 0 and %d", want, Slots-1)
-	case want >= 0 && h.Slots[want].Active:
-		return 0, block.Invalidf("Can't update keyslot %d - it is active", want)
-	case want >= 0:
-		return want, nil
-	}
-	for i := range h.Slots {
-		if !h.Slots[i].Active {
-			return i, nil
-		}
-	}
-	return 0, block.Invalidf("Can't add a keyslot - all key slots are in use")
-}
 
 // allows reports whether the header would still be within the limits with that
 // slot active.
@@ -190,18 +135,15 @@ func (h *Header) allows(i int) error {
 }
 
 // fillSlot writes the key material of a slot that is not active.
-func (h *Header) fillSlot(f io.WriterAt, i int, key []byte, o AddOptions, perSecond float64) error {
+func (h *Header) fillSlot(f io.WriterAt, i int, key []byte, k newKey) error {
 	newHash, err := h.check()
 	if err != nil {
 		return err
 	}
 	s := &h.Slots[i]
-	if o.IterTime == 0 {
-		o.IterTime = DefaultIterTime
-	}
-	s.Iterations, s.Stripes = iterationsFor(newHash, perSecond, o.IterTime, h.KeyBytes), Stripes
+	s.Iterations, s.Stripes = iterationsFor(newHash, k.perSecond, k.iterTime, h.KeyBytes), Stripes
 	rand.Read(s.salt[:]) // never fails
-	c, err := h.slotCipher(s, newHash, o.New)
+	c, err := h.slotCipher(s, newHash, k.passphrase)
 	if err != nil {
 		return err
 	}
@@ -210,6 +152,13 @@ func (h *Header) fillSlot(f io.WriterAt, i int, key []byte, o AddOptions, perSec
 	c.Encrypt(material, material, 0)
 	_, err = f.WriteAt(material[:h.materialSize()], s.Offset)
 	return err
+}
+
+// newKey is what a slot is made with.
+type newKey struct {
+	passphrase []byte
+	iterTime   time.Duration
+	perSecond  float64 // iterations, see rate
 }
 
 // switchSlot writes the header with a slot active or not.
@@ -221,8 +170,8 @@ func (h *Header) switchSlot(f Area, i int, active bool) error {
 	return f.Sync()
 }
 
-// Matching returns the slots that the passphrase opens.
-func (h *Header) Matching(f io.ReaderAt, passphrase []byte) (list []int, err error) {
+// matching returns the slots that the passphrase opens.
+func (h *Header) matching(f io.ReaderAt, passphrase []byte) (list []int, err error) {
 	for i := range h.Slots {
 		if !h.Slots[i].Active {
 			continue
@@ -247,29 +196,6 @@ func (h *Header) ActiveSlots() (n int) {
 		}
 	}
 	return n
-}
-
-// Erase destroys the key material of a slot and makes it inactive. Nobody who
-// knows its passphrase can open the disk with it again.
-func (h *Header) Erase(f Area, i int) error {
-	if i < 0 || i >= Slots {
-		return block.Invalidf("Invalid slot %d specified. Must be between 0 and %d", i, Slots-1)
-	}
-	if !h.Slots[i].Active {
-		return block.Invalidf("Given keyslot %d is already erased (inactive) ", i)
-	}
-	noise := make([]byte, h.materialSize())
-	rand.Read(noise) // never fails
-	// Before the slot is free: a crash must not leave one that looks erased.
-	if _, err := f.WriteAt(noise, h.Slots[i].Offset); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	h.Slots[i].Iterations = 0
-	clear(h.Slots[i].salt[:])
-	return h.switchSlot(f, i, false)
 }
 
 func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
