@@ -15,8 +15,8 @@ type KeyRequest struct {
 }
 
 // Passphrase returns the passphrase of an image. It is asked once for each
-// encrypted image of a chain. What it returns is cleared after use: give away a
-// copy.
+// encrypted image of a chain, and once more for each key slot that is added.
+// What it returns is cleared after use: give away a copy.
 type Passphrase func(KeyRequest) ([]byte, error)
 
 // OnePassphrase returns copies of p, whatever image it is asked for.

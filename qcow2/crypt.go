@@ -49,6 +49,8 @@ func (o LUKSOptions) create() *luks.CreateOptions {
 // encryption is that of an open image.
 type encryption struct {
 	cipher *sectors.Cipher // nil: nobody has asked for the passphrase
+	// ask is for the passphrase, once more; nil if nobody knows it.
+	ask func() ([]byte, error)
 	// byHost numbers sectors by their place in the file, else by that on the
 	// guest disk.
 	byHost bool
@@ -92,7 +94,7 @@ func (d *disk) openCrypt(o *OpenOptions) error {
 		return err
 	}
 	c, err := h.Open(area, p)
-	d.crypt = &encryption{cipher: c, byHost: true}
+	d.crypt = &encryption{cipher: c, byHost: true, ask: o.Passphrase}
 	return err
 }
 

@@ -36,8 +36,8 @@ type OpenOptions struct {
 	// Data is the external data file, if the caller has opened it; otherwise
 	// Policy is asked. The image closes it.
 	Data block.File
-	// Passphrase is asked for that of an encrypted image, once. What it returns
-	// is cleared after use.
+	// Passphrase is asked for that of an encrypted image, once, and once more
+	// for each key slot that is added. What it returns is cleared after use.
 	Passphrase func() ([]byte, error)
 	// EncryptFormat is how the image is encrypted, aes or luks; if it is not
 	// empty and not so, the image is refused.
