@@ -26,7 +26,7 @@ func (c *amendCommand) options() []option {
 		{short: 'o', arg: "OPTIONS", help: "what is to be different, as name=value,name=value\n(\"-o help\" lists what can be)", set: c.list.add},
 		{short: 't', arg: "CACHE", help: "cache mode for writing; with unsafe the command does not\nwait until anything is on disk", set: c.cache.set},
 		{long: "force", help: "allow what may make the image unreadable: erasing the last\nkey of an encrypted one", set: on(&c.force)},
-		{long: "shrink", help: "allow a smaller size", set: on(&c.shrink)},
+		{long: "shrink", own: true, help: "allow a smaller size", set: on(&c.shrink)},
 		{short: 'p', help: "show progress", set: on(&c.shown)},
 		{short: 'q', help: "print errors only", set: on(&c.quiet)},
 	}...)
