@@ -137,13 +137,13 @@ func sound(t *testing.T, image string) {
 
 // holds demands that both programs find on the image what is on a raw disk,
 // and that the image converted to raw has that disk's digest.
-func holds(t *testing.T, image, raw string, sum digest) {
+func holds(t *testing.T, format, image, raw string, sum digest) {
 	t.Helper()
 	for _, p := range []tool{theirs, ours} {
-		p.run(t, "compare", "-f", "qcow2", "-F", "raw", image, raw)
+		p.run(t, "compare", "-f", format, "-F", "raw", image, raw)
 	}
 	back := image + ".raw"
-	ours.convert(t, "-f qcow2 -O raw", image, back)
+	ours.convert(t, "-f "+format+" -O raw", image, back)
 	defer os.Remove(back)
 	if digestOf(t, back) != sum {
 		t.Errorf("%s: converted back to raw it is another disk", image)

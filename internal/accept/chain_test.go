@@ -23,14 +23,14 @@ func TestChain(t *testing.T) {
 			raw := path("flat.raw")
 			theirs.convert(t, "-f qcow2 -O raw", path("top.qcow2"), raw)
 			sum := digestOf(t, raw)
-			holds(t, path("top.qcow2"), raw, sum)
+			holds(t, "qcow2", path("top.qcow2"), raw, sum)
 
 			maker.convert(t, "-f qcow2 -O qcow2", path("top.qcow2"), path("flat.qcow2"))
 			maker.convert(t, "-f qcow2 -O qcow2 -B mid.qcow2 -F qcow2", path("top.qcow2"), path("again.qcow2"))
 			maker.convert(t, "-f raw -O qcow2 -B "+base+" -F raw", raw, path("above.qcow2"))
 			for _, name := range []string{"flat.qcow2", "again.qcow2", "above.qcow2"} {
 				sound(t, path(name))
-				holds(t, path(name), raw, sum)
+				holds(t, "qcow2", path(name), raw, sum)
 			}
 			smaller(t, path("again.qcow2"), path("flat.qcow2"))
 		})

@@ -40,7 +40,7 @@ func TestShapes(t *testing.T) {
 				data := image + ".data"
 				maker.convert(t, "-f raw -O qcow2 "+strings.ReplaceAll(options, "DATA", data), raw, image)
 				sound(t, image)
-				holds(t, image, raw, sum)
+				holds(t, "qcow2", image, raw, sum)
 				if strings.Contains(options, "data_file_raw=on") && digestOf(t, data) != sum {
 					t.Error("the data file is not the raw disk")
 				}
