@@ -72,6 +72,8 @@ var rows = []row{
 	{name: "raw to zstd", source: "raw", args: "convert -f raw -O qcow2 -c -o compression_type=zstd", output: true, target: 1.4, repeat: 1},
 	{name: "raw to qed", source: "raw", args: "convert -f raw -O qed", output: true, target: 1, repeat: 1},
 	{name: "qed to raw", source: "qed", args: "convert -f qed -O raw", output: true, target: 1, repeat: 1},
+	{name: "raw to vpc", source: "raw", args: "convert -f raw -O vpc", output: true, target: 1, repeat: 1},
+	{name: "vpc to raw", source: "vpc", args: "convert -f vpc -O raw", output: true, target: 1, repeat: 1},
 	{name: "info", source: "qcow2", args: "info -f qcow2", target: 1, repeat: 10},
 	{name: "map", source: "qcow2", args: "map -f qcow2", target: 1, repeat: 10},
 }
@@ -79,6 +81,7 @@ var rows = []row{
 // sourceOptions make the sources of the raw one, with qemu-img.
 var sourceOptions = map[string]string{
 	"qcow2": "-O qcow2", "zlib": "-O qcow2 -c", "zstd": "-O qcow2 -c -o compression_type=zstd", "qed": "-O qed",
+	"vpc": "-O vpc",
 }
 
 func (b *bench) main(dir, from, disk, only string) (ok bool, err error) {
