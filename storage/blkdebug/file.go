@@ -9,12 +9,11 @@ type File struct {
 }
 
 var (
-	_ block.File           = (*File)(nil)
-	_ block.EventSink      = (*File)(nil)
-	_ block.HoleFinder     = (*File)(nil)
-	_ block.HolePuncher    = (*File)(nil)
-	_ block.ZeroWriter     = (*File)(nil)
-	_ block.AllocatedSizer = (*File)(nil)
+	_ block.File        = (*File)(nil)
+	_ block.EventSink   = (*File)(nil)
+	_ block.HoleFinder  = (*File)(nil)
+	_ block.HolePuncher = (*File)(nil)
+	_ block.ZeroWriter  = (*File)(nil)
 )
 
 // Wrap puts f, which belongs to the result, under the rules.
@@ -24,39 +23,114 @@ func (r *Rules) Wrap(f block.File) *File { return &File{f, r} }
 func (f *File) Event(e block.Event) { f.rules.event(e) }
 
 // ReadAt reads, or fails as the rules say.
-func (f *File) ReadAt(p []byte, off int64) (int, error) {
-	if err := f.rules.fail(Read, off, int64(len(p))); err != nil {
-		return 0, err
-	}
-	return f.f.ReadAt(p, off)
+func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
+	err = cut(off, int64(len(p)), f.rules.Limits.MaxTransfer, func(off, size int64) error {
+		if err := f.failWide(Read, off, size); err != nil {
+			return err
+		}
+		k, err := f.f.ReadAt(p[n:n+int(size)], off)
+		n += k
+		return err
+	})
+	return n, err
+}
+
+// failWide is fail for a request that is as wide as Align has it.
+func (f *File) failWide(k Kind, off, n int64) error {
+	start, end := f.rules.Limits.widen(off, n)
+	return f.rules.fail(k, start, end-start)
 }
 
 // WriteAt writes, or writes nothing and fails as the rules say.
-func (f *File) WriteAt(p []byte, off int64) (int, error) {
-	f.rules.event(block.EventPwritev)
-	if err := f.rules.fail(Write, off, int64(len(p))); err != nil {
+func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
+	if err := f.readAround(off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	n, err := f.f.WriteAt(p, off)
-	f.rules.event(block.EventPwritevDone)
+	err = cut(off, int64(len(p)), f.rules.Limits.MaxTransfer, func(off, size int64) error {
+		f.rules.event(block.EventPwritev)
+		if err := f.failWide(Write, off, size); err != nil {
+			return err
+		}
+		k, err := f.f.WriteAt(p[n:n+int(size)], off)
+		n += k
+		f.rules.event(block.EventPwritevDone)
+		return err
+	})
 	return n, err
+}
+
+// readAround comes past what reading around a write would.
+func (f *File) readAround(off, n int64) error {
+	start, end := f.rules.Limits.widen(off, n)
+	if start != off {
+		f.rules.event(block.EventPwritevRMWHead)
+		if err := f.failWide(Read, start, 1); err != nil {
+			return err
+		}
+		f.rules.event(block.EventPwritevRMWAfterHead)
+	}
+	if end != off+n {
+		f.rules.event(block.EventPwritevRMWTail)
+		if err := f.failWide(Read, end-1, 1); err != nil {
+			return err
+		}
+		f.rules.event(block.EventPwritevRMWAfterTail)
+	}
+	return nil
 }
 
 // WriteZeroes implements block.ZeroWriter.
 func (f *File) WriteZeroes(off, n int64) error {
-	f.rules.event(block.EventPwritevZero)
-	if err := f.rules.fail(WriteZeroes, off, n); err != nil {
+	l := &f.rules.Limits
+	start, end := whole(off, n, l.WriteZero)
+	if start >= end {
+		return block.ErrUnsupported // it is written as data
+	}
+	if err := f.zero(off, start-off); err != nil {
 		return err
 	}
-	return block.WriteZeroes(f.f, off, n)
+	err := cut(start, end-start, l.MaxWriteZero, func(off, n int64) error {
+		f.rules.event(block.EventPwritevZero)
+		if err := f.rules.fail(WriteZeroes, off, n); err != nil {
+			return err
+		}
+		return block.WriteZeroes(f.f, off, n)
+	})
+	if err != nil {
+		return err
+	}
+	return f.zero(end, off+n-end)
 }
 
-// PunchHole implements block.HolePuncher.
+// zero writes zeros as data.
+func (f *File) zero(off, n int64) error {
+	return cut(off, n, 64<<10, func(off, n int64) error {
+		_, err := f.WriteAt(make([]byte, n), off)
+		return err
+	})
+}
+
+// PunchHole implements block.HolePuncher. The edges are written as zeros: a hole
+// reads as zero.
 func (f *File) PunchHole(off, n int64) error {
-	if err := f.rules.fail(Discard, off, n); err != nil {
+	l := &f.rules.Limits
+	start, end := whole(off, n, l.Discard)
+	if start >= end {
+		return block.ErrUnsupported
+	}
+	if err := f.zero(off, start-off); err != nil {
 		return err
 	}
-	return block.PunchHole(f.f, off, n)
+	err := cut(start, end-start, l.MaxDiscard, func(off, n int64) error {
+		if err := f.rules.fail(Discard, off, n); err != nil {
+			return err
+		}
+		return block.PunchHole(f.f, off, n)
+	})
+	if err != nil {
+		return err
+	}
+	return f.zero(end, off+n-end)
 }
 
 // NextData implements block.HoleFinder.
@@ -65,14 +139,6 @@ func (f *File) NextData(off int64) (start, end int64, err error) {
 		return 0, 0, err
 	}
 	return block.NextData(f.f, off)
-}
-
-// AllocatedSize implements block.AllocatedSizer.
-func (f *File) AllocatedSize() (int64, error) {
-	if a, ok := f.f.(block.AllocatedSizer); ok {
-		return a.AllocatedSize()
-	}
-	return 0, block.ErrUnsupported
 }
 
 // Size returns the length in bytes.

@@ -62,6 +62,8 @@ type Rules struct {
 	// Say, if not nil, is told of requests that are stopped and go on. It must
 	// not call back. Set it before the rules are used.
 	Say func(text string)
+	// Limits of the files. Set them before the rules are used.
+	Limits Limits
 
 	mu      sync.Mutex
 	errors  []*Error

@@ -2,6 +2,7 @@ package blkdebug_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -204,6 +205,102 @@ func TestWaitIsOver(t *testing.T) {
 		case <-done:
 			return
 		default:
+		}
+	}
+}
+
+// recorded is a file that notes what is asked of it.
+type recorded struct {
+	*storage.Memory
+	list []string
+}
+
+func (f *recorded) WriteAt(p []byte, off int64) (int, error) {
+	f.list = append(f.list, fmt.Sprintf("write %d+%d", off, len(p)))
+	return f.Memory.WriteAt(p, off)
+}
+
+func (f *recorded) ReadAt(p []byte, off int64) (int, error) {
+	f.list = append(f.list, fmt.Sprintf("read %d+%d", off, len(p)))
+	return f.Memory.ReadAt(p, off)
+}
+
+func (f *recorded) WriteZeroes(off, n int64) error {
+	f.list = append(f.list, fmt.Sprintf("zero %d+%d", off, n))
+	return f.Memory.WriteZeroes(off, n)
+}
+
+func (f *recorded) PunchHole(off, n int64) error {
+	f.list = append(f.list, fmt.Sprintf("punch %d+%d", off, n))
+	return f.Memory.PunchHole(off, n)
+}
+
+// Limits cut requests, and what is less than a piece is written as zeros.
+func TestLimits(t *testing.T) {
+	for _, c := range []struct {
+		limits blkdebug.Limits
+		do     func(f *blkdebug.File) error
+		want   string
+	}{
+		{blkdebug.Limits{MaxTransfer: 1024}, func(f *blkdebug.File) error { _, err := f.WriteAt(make([]byte, 2500), 100); return err },
+			"write 100+1024, write 1124+1024, write 2148+452"},
+		{blkdebug.Limits{MaxTransfer: 2048}, func(f *blkdebug.File) error { _, err := f.ReadAt(make([]byte, 4096), 0); return err },
+			"read 0+2048, read 2048+2048"},
+		{blkdebug.Limits{WriteZero: 1024, MaxWriteZero: 2048}, func(f *blkdebug.File) error { return f.WriteZeroes(1000, 4200) },
+			"write 1000+24, zero 1024+2048, zero 3072+2048, write 5120+80"},
+		{blkdebug.Limits{Discard: 4096, MaxDiscard: 4096}, func(f *blkdebug.File) error { return f.PunchHole(4095, 8194) },
+			"write 4095+1, punch 4096+4096, punch 8192+4096, write 12288+1"},
+		{blkdebug.Limits{Align: 4096}, func(f *blkdebug.File) error { _, err := f.WriteAt(make([]byte, 10), 100); return err }, "write 100+10"},
+	} {
+		below := &recorded{Memory: storage.NewMemory()}
+		if err := below.Truncate(16 << 10); err != nil {
+			t.Fatal(err)
+		}
+		r := blkdebug.New(nil, nil)
+		r.Limits = c.limits
+		if err := r.Limits.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.do(r.Wrap(below)); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(below.list, ", "); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.limits, got, c.want)
+		}
+	}
+}
+
+// A request for less than Align reads and writes all of it, as rules see it.
+func TestAlign(t *testing.T) {
+	for script, want := range map[string]bool{"none": true, "pwritev_rmw_head": true, "pwritev_rmw_after_tail": true, "pwritev": true} {
+		r, _, err := blkdebug.Parse([]byte("[inject-error]\nevent = \""+script+"\"\nsector = \"7\"\n"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Limits.Align = 4096
+		_, err = r.Wrap(storage.NewMemory()).WriteAt(make([]byte, 512), 512)
+		if (err != nil) != want {
+			t.Errorf("rule at %s: %v", script, err)
+		}
+	}
+	r := blkdebug.New([]blkdebug.Error{{Event: block.EventNone, Sector: new(int64(7))}}, nil)
+	if _, err := r.Wrap(storage.NewMemory()).WriteAt(make([]byte, 512), 512); err != nil {
+		t.Errorf("another sector, with no alignment: %v", err)
+	}
+}
+
+func TestLimitsThatCannotBe(t *testing.T) {
+	for want, l := range map[string]blkdebug.Limits{
+		"align 511":              {Align: 511},
+		"align 2147483648":       {Align: 1 << 31},
+		"max-transfer 1024":      {Align: 4096, MaxTransfer: 1024},
+		"opt-write-zero 100":     {Align: 512, WriteZero: 100},
+		"max-write-zero 6000":    {WriteZero: 4096, MaxWriteZero: 6000},
+		"max-discard 4294967296": {MaxDiscard: 1 << 32},
+		"opt-discard -1":         {Discard: -1},
+	} {
+		if err := l.Check(); err == nil || err.Error() != "Cannot meet constraints with "+want {
+			t.Errorf("%+v: %v", l, err)
 		}
 	}
 }
