@@ -1,9 +1,11 @@
 package block
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"iter"
+	"sync"
 	"sync/atomic"
 )
 
@@ -19,6 +21,11 @@ type Image struct {
 	path     string
 	format   string
 	writable bool
+
+	// keep is held by what writes and by reads that keep what they read, nil
+	// where none does: a read must not put old bytes over new ones.
+	keep *sync.RWMutex
+	unit int64 // what is kept at once, in bytes
 
 	closed atomic.Bool
 	broken atomic.Pointer[error] // set once, by a failure that ErrBroken wraps
@@ -55,6 +62,21 @@ func (i *Image) Format() string { return i.format }
 // Path returns the name that the image was opened by.
 func (i *Image) Path() string { return i.path }
 
+// CopyOnRead has the image keep what is read from the images below it, by whole
+// clusters, so that it need not be read from there again. Call it before the
+// image is used.
+func (i *Image) CopyOnRead() {
+	if !i.writable {
+		return
+	}
+	i.keep, i.unit = new(sync.RWMutex), 1
+	if d, ok := i.layer.(Describer); ok {
+		if about, err := d.Describe(); err == nil {
+			i.unit = max(1, about.ClusterSize)
+		}
+	}
+}
+
 // Size returns the size of the guest disk in bytes.
 func (i *Image) Size() int64 { return i.layer.Size() }
 
@@ -79,7 +101,11 @@ func (i *Image) ReadAt(p []byte, off int64) (int, error) {
 		return 0, i.fail("read", off, ErrBounds)
 	}
 	n := max(0, min(int64(len(p)), i.Size()-off))
-	if err := i.read(p[:n], off); err != nil {
+	read := i.read
+	if i.keep != nil {
+		read = i.readAndKeep
+	}
+	if err := read(p[:n], off); err != nil {
 		return 0, i.fail("read", off, err)
 	}
 	if n < int64(len(p)) {
@@ -105,6 +131,93 @@ func (i *Image) read(p []byte, off int64) error {
 		p, off = p[e.Length:], off+e.Length
 	}
 	return nil
+}
+
+// readAndKeep is read, and writes to the image what comes from below it. Needs
+// an image that is writable.
+func (i *Image) readAndKeep(p []byte, off int64) error {
+	i.keep.Lock()
+	defer i.keep.Unlock()
+	for at, end := off, off+int64(len(p)); at < end && i.Backing() != nil; {
+		e, err := i.layer.Resolve(at, end-at)
+		if err != nil {
+			return err
+		}
+		if e.Kind == Below {
+			if err := i.note("keep what was read", at, i.keepRange(at, e.End())); err != nil {
+				return err
+			}
+		}
+		at = e.End()
+	}
+	return i.read(p, off)
+}
+
+// keepSize is how much is read at once to be kept, in bytes.
+const keepSize = 1 << 20
+
+// keepRange writes what [start, end) reads as now, by whole clusters.
+func (i *Image) keepRange(start, end int64) error {
+	if broken := i.broken.Load(); broken != nil {
+		return *broken
+	}
+	start, end = start/i.unit*i.unit, min((end+i.unit-1)/i.unit*i.unit, i.Size())
+	var buf []byte
+	for start < end {
+		e, err := i.locate(start, end-start)
+		if err != nil {
+			return err
+		}
+		i.event(EventCORWrite)
+		n := e.Length
+		if e.Kind == Zero {
+			err = i.layer.WriteZeroes(start, n, 0)
+		} else {
+			n = min(n, max(keepSize, i.unit))
+			if buf == nil {
+				buf = make([]byte, min(end-start, max(keepSize, i.unit)))
+			}
+			err = i.keepData(buf[:n], start)
+		}
+		if err != nil {
+			return err
+		}
+		start += n
+	}
+	return nil
+}
+
+func (i *Image) keepData(p []byte, off int64) error {
+	if err := i.read(p, off); err != nil {
+		return err
+	}
+	if allZero(p) {
+		return i.layer.WriteZeroes(off, int64(len(p)), 0)
+	}
+	return i.layer.WriteAt(p, off)
+}
+
+func allZero(p []byte) bool {
+	for len(p) > len(zeros) {
+		if !bytes.Equal(p[:len(zeros)], zeros[:]) {
+			return false
+		}
+		p = p[len(zeros):]
+	}
+	return bytes.Equal(p, zeros[:len(p)])
+}
+
+// startWrite and endWrite stand around what writes, see keep.
+func (i *Image) startWrite() {
+	if i.keep != nil {
+		i.keep.RLock()
+	}
+}
+
+func (i *Image) endWrite() {
+	if i.keep != nil {
+		i.keep.RUnlock()
+	}
 }
 
 func (i *Image) fill(e Extent, p []byte, off int64) error {
@@ -151,6 +264,8 @@ func (i *Image) WriteAt(p []byte, off int64) (int, error) {
 	if err := i.mayWrite("write", off, int64(len(p))); err != nil || len(p) == 0 {
 		return 0, err
 	}
+	i.startWrite()
+	defer i.endWrite()
 	if err := i.note("write", off, i.layer.WriteAt(p, off)); err != nil {
 		return 0, err
 	}
@@ -162,6 +277,8 @@ func (i *Image) WriteZeroes(off, n int64, flags ZeroFlags) error {
 	if err := i.mayWrite("write zeroes", off, n); err != nil || n == 0 {
 		return err
 	}
+	i.startWrite()
+	defer i.endWrite()
 	return i.note("write zeroes", off, i.layer.WriteZeroes(off, n, flags))
 }
 
@@ -171,6 +288,8 @@ func (i *Image) Discard(off, n int64) error {
 	if err := i.mayWrite("discard", off, n); err != nil || n == 0 {
 		return err
 	}
+	i.startWrite()
+	defer i.endWrite()
 	return i.note("discard", off, i.layer.Discard(off, n))
 }
 
@@ -184,6 +303,8 @@ func (i *Image) WriteCompressed(p []byte, off int64) error {
 	if err := i.mayWrite("write compressed", off, int64(len(p))); err != nil || len(p) == 0 {
 		return err
 	}
+	i.startWrite()
+	defer i.endWrite()
 	return i.note("write compressed", off, c.WriteCompressed(p, off))
 }
 
@@ -198,6 +319,8 @@ func (i *Image) CopyFrom(src File, srcOff, off, n int64) (int64, error) {
 	if err := i.mayWrite("copy", off, n); err != nil || n == 0 {
 		return 0, err
 	}
+	i.startWrite()
+	defer i.endWrite()
 	copied, err := c.CopyFrom(src, srcOff, off, n)
 	return copied, i.note("copy", off, err)
 }
