@@ -9,6 +9,9 @@ import "time"
 // enter begins a request that writes; leave ends it.
 func (d *disk) enter() (token uint32) {
 	d.writers.RLock()
+	if !d.used.Load() {
+		d.used.Store(true)
+	}
 	return d.pins.pin()
 }
 
@@ -24,6 +27,7 @@ func (d *disk) alone(f func() error) error {
 	defer d.whole.Unlock()
 	d.writers.Lock()
 	defer d.writers.Unlock()
+	d.used.Store(true)
 	return d.settle(d.flushes.Exclude(func() error {
 		if err := d.quiesce(); err != nil {
 			return err

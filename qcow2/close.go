@@ -9,7 +9,10 @@ func (d *disk) Close() error {
 	var err error
 	if d.writable {
 		// What is wrong with bitmaps must not keep the guest's data from disk.
-		err = errors.Join(d.closeBitmaps(), d.finish())
+		err = d.closeBitmaps()
+	}
+	if d.writable && (d.used.Load() || d.waiting()) {
+		err = errors.Join(err, d.finish())
 	}
 	return errors.Join(err, d.closeReferred(), d.file.Close())
 }

@@ -30,6 +30,9 @@ type OpenOptions struct {
 	Writable bool
 	// Policy opens the backing image and the data file; nil refuses them.
 	Policy block.Policy
+	// Backing lies below in place of what the image names; nil is that. The
+	// image closes it once Open has succeeded.
+	Backing *block.Image
 	// NoBacking leaves the backing image closed: what it holds reads as zero.
 	// Guest data of such an image can't be written.
 	NoBacking bool
@@ -73,6 +76,7 @@ type disk struct {
 	sparse     bool         // data may well be holes
 	size       atomic.Int64 // of the guest disk
 	crypt      *encryption  // nil: not encrypted
+	used       atomic.Bool  // something may have been written
 
 	whole   sync.Mutex   // held by what looks at, or changes, the image as a whole
 	writers sync.RWMutex // shared by requests that write; see alone
@@ -290,6 +294,10 @@ func policy(o *OpenOptions) block.Policy {
 }
 
 func (d *disk) openBacking(o *OpenOptions) error {
+	if o.Backing != nil {
+		d.backing = o.Backing
+		return nil
+	}
 	if d.hdr.backingName == "" || o.NoBacking {
 		return nil
 	}
