@@ -51,6 +51,9 @@ type OpenOptions struct {
 	// Snapshot has writes go to memory, to be forgotten when the image is
 	// closed; the image itself is opened for reading.
 	Snapshot bool
+	// CopyOnRead keeps in the image what is read from images below it, so that
+	// it need not be read from there again. With Writable.
+	CopyOnRead bool
 	// Formats to know of; nil is the package's table.
 	Formats []Format
 }
@@ -74,7 +77,11 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 	case p.Writable && p.ForceShare:
 		return nil, openError(t.Path, block.Invalidf("force-share=on can only be used with read-only images"))
 	case p.Writable && t.ReadOnly:
-		return nil, openError(t.Path, block.Errorf(block.ErrReadOnly, "read-only=on: the image can't be opened for writing"))
+		return nil, openError(t.Path, block.Errorf(block.ErrReadOnly, "Block node is read-only"))
+	case p.CopyOnRead && !p.Writable:
+		return nil, openError(t.Path, block.Invalidf("Can't use copy-on-read on read-only device"))
+	case t.CopyOnRead && !p.Writable:
+		return nil, openError(t.Path, block.Errorf(block.ErrReadOnly, "Block node is read-only"))
 	}
 	if p.Policy == nil {
 		p.Policy = Strict{}
@@ -98,48 +105,85 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 // open opens the image of a target as the next one of the chain.
 func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 	o.ForceShare = c.share
-	if t.Null != nil {
-		return t.openNull(o)
-	}
-	f, err := openFile(t.Path, o.Writable, open)
+	s, err := c.source(t, open, o)
 	if err != nil {
 		return nil, openError(t.Path, err)
 	}
-	img, err := c.openIn(f, t, o)
+	img, err := c.openIn(s, t, o)
 	if err != nil {
-		f.Close()
+		s.file.Close()
 		return nil, openError(t.Path, err)
+	}
+	if o.CopyOnRead || t.CopyOnRead {
+		img.CopyOnRead()
 	}
 	return img, nil
 }
 
-func (c *chain) openIn(f *storage.File, t Target, o *OpenOptions) (*Image, error) {
-	var in block.File = f
-	if t.Faults != nil {
-		in = t.Faults.Wrap(f)
-	}
-	format, guessed, err := c.formatOf(in, o.Format)
+func (c *chain) openIn(s source, t Target, o *OpenOptions) (*Image, error) {
+	format, guessed, err := c.formatOf(s.file, o.Format)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.noOption(format.Name); err != nil {
-		return nil, err
-	}
-	if err := c.mayUse(f, t.Path, lockImage(format, o)); err != nil {
+	if err := c.mayUse(s.local, t.Path, lockImage(format, o)); err != nil {
 		return nil, err
 	}
 	p := FormatOptions{
-		Path: t.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy,
+		Path: t.Path, Writable: o.Writable, NoBacking: o.NoBacking || t.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy,
 		Offset: t.Offset, Size: t.Size, EncryptFormat: t.EncryptFormat, NoIO: c.noIO,
 		Passphrase: c.passphrase.of(t.Path, format.Name, t.KeySecret),
 	}
+	if p.Settings, err = format.settings(t.Settings); err != nil {
+		return nil, err
+	}
 	if c.rules != nil {
-		p.Policy = c.below(f, t.Backing)
+		p.Policy = c.below(s.local, t.Backing)
 	}
 	if guessed {
 		p.LooksLike = func(head []byte) string { return probe(c.formats, head) }
 	}
-	return format.Open(in, p)
+	if err := c.openNamed(&p, t, format, o); err != nil {
+		return nil, err
+	}
+	img, err := format.Open(s.file, p)
+	if err != nil {
+		p.closeNamed()
+	}
+	return img, err
+}
+
+// openNamed opens what the target, and not the image, says to lie below it and
+// to hold its data.
+func (c *chain) openNamed(p *FormatOptions, t Target, format *Format, o *OpenOptions) error {
+	if t.Backing != nil && t.Backing.placed() && format.TakesBacking {
+		policy, _ := p.Policy.(*chain)
+		if policy == nil {
+			policy = c
+		}
+		b, err := policy.OpenImage(block.Ref{Role: block.RoleBacking, From: t.Path})
+		if err != nil {
+			return err
+		}
+		p.Backing = b
+	}
+	if t.Data != nil {
+		data, err := c.source(*t.Data, openLocal, o)
+		if err != nil {
+			p.closeNamed()
+			return err
+		}
+		p.Data = data.file
+	}
+	return nil
+}
+
+func (p *FormatOptions) closeNamed() {
+	if p.Backing != nil {
+		p.Backing.Close()
+	}
+	if p.Data != nil {
+		p.Data.Close()
+	}
 }
 
 // formatOf returns the row of the named format or, if none is named, of the one
@@ -151,7 +195,7 @@ func (c *chain) formatOf(f block.File, name string) (format *Format, guessed boo
 			return nil, false, err
 		}
 	}
-	if name == "" {
+	if name == "" || isProtocol(name) {
 		name = rawName
 	}
 	format, err = findFormat(c.formats, name)

@@ -3,6 +3,8 @@ package diskimg
 // This file is the table of formats.
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
@@ -37,14 +39,20 @@ type Format struct {
 	Amend func(img *Image, s *Settings, c AmendControl) error
 	// Amends are the options that Amend can be told.
 	Amends []Option
+	// Runtime is what Open can be told, by QEMU's names.
+	Runtime []Option
 	// Compresses: its images are block.CompressedWriters.
 	Compresses bool
+	// TakesBacking: Open takes FormatOptions.Backing, also for an image that
+	// names none. Others take what they name from the policy.
+	TakesBacking bool
 }
 
 // FormatOptions go with Format.Open and Format.Create.
 type FormatOptions struct {
 	Path      string
 	Writable  bool
+	Backing   *Image       // lies below in place of what the image names; nil for that
 	NoBacking bool         // leave the backing image closed
 	NoIO      bool         // no data will be read, so no passphrase is needed
 	NoSync    bool         // wait for nothing to be on disk
@@ -58,6 +66,8 @@ type FormatOptions struct {
 	EncryptFormat string
 	// Offset and Size are the window of the file that is the disk; for raw.
 	Offset, Size int64
+	// Settings are those of Format.Runtime that are given; nil is none.
+	Settings *Settings
 	// LooksLike names the format that the beginning of a disk would be taken
 	// for, "" for none. It is set if the format was guessed: then a write that
 	// would turn the image into one of another format must be refused.
@@ -122,6 +132,7 @@ var rawFormat = Format{
 	Inspect: inspectRaw,
 	Create:  createRaw,
 	Measure: measureRaw,
+	Runtime: []Option{{Name: "offset", Type: Size}, {Name: "size", Type: Size}},
 	Options: []Option{
 		{Name: "size", Type: Size, Help: "Virtual disk size"},
 		noCOW,
@@ -131,6 +142,9 @@ var rawFormat = Format{
 }
 
 func openRaw(f block.File, o FormatOptions) (*Image, error) {
+	if s := o.Settings; s != nil {
+		o.Offset, o.Size = cmp.Or(o.Offset, s.Number("offset")), cmp.Or(o.Size, s.Number("size"))
+	}
 	return raw.Open(f, &raw.OpenOptions{
 		Path: o.Path, Writable: o.Writable, Offset: o.Offset, Size: o.Size, LooksLike: o.LooksLike, NoSync: o.NoSync,
 	})
@@ -163,7 +177,8 @@ var qcow2Format = Format{
 	Amend:   amendQcow2,
 	Amends:  qcow2Amends,
 
-	Compresses: true,
+	Compresses: true, TakesBacking: true,
+	Runtime: qcow2Runtime,
 	Options: append(encryptOptions("encrypt."),
 		Option{Name: "cluster_size", Type: Size, Help: "qcow2 cluster size", Default: "65536"},
 		Option{Name: "extended_l2", Type: Switch, Help: "Extended L2 tables", Default: "off"},
@@ -182,6 +197,64 @@ var qcow2Format = Format{
 	),
 }
 
+// qcow2Runtime tunes how an image is used. Those of caches are followed; all
+// overlap checks but that of inactive L2 tables are always made, and discards
+// are always passed on.
+var qcow2Runtime = []Option{
+	{Name: "lazy-refcounts", Type: Switch}, {Name: "pass-discard-request", Type: Switch},
+	{Name: "pass-discard-snapshot", Type: Switch}, {Name: "pass-discard-other", Type: Switch},
+	{Name: "overlap-check"}, {Name: "overlap-check.template"},
+	{Name: "overlap-check.main-header", Type: Switch}, {Name: "overlap-check.active-l1", Type: Switch},
+	{Name: "overlap-check.active-l2", Type: Switch}, {Name: "overlap-check.refcount-table", Type: Switch},
+	{Name: "overlap-check.refcount-block", Type: Switch}, {Name: "overlap-check.snapshot-table", Type: Switch},
+	{Name: "overlap-check.inactive-l1", Type: Switch}, {Name: "overlap-check.inactive-l2", Type: Switch},
+	{Name: "overlap-check.bitmap-directory", Type: Switch},
+	{Name: "cache-size", Type: Size}, {Name: "l2-cache-size", Type: Size}, {Name: "l2-cache-entry-size", Type: Size},
+	{Name: "refcount-cache-size", Type: Size}, {Name: "cache-clean-interval", Type: Number},
+}
+
+// settings checks what an image is to be opened with.
+func (f *Format) settings(given map[string]string) (*Settings, error) {
+	s := &Settings{options: f.Runtime, values: map[string]string{}}
+	unknown := ""
+	for _, key := range slices.Sorted(maps.Keys(given)) {
+		if !slices.ContainsFunc(f.Runtime, func(o Option) bool { return o.Name == key }) {
+			unknown = cmp.Or(unknown, key)
+			continue
+		}
+		if err := s.Set(key, given[key]); err != nil {
+			return nil, err
+		}
+	}
+	if unknown != "" {
+		return nil, block.Unsupportedf("Block format '%s' does not support the option '%s'", f.Name, unknown)
+	}
+	return s, nil
+}
+
+// overlapChecks are the values of the option of that name.
+var overlapChecks = []string{"", "none", "constant", "cached", "all"}
+
+// checkQcow2Settings finds settings that can't be.
+func checkQcow2Settings(s *Settings) error {
+	check, template := s.Text("overlap-check"), s.Text("overlap-check.template")
+	limit := s.Number("cache-size")
+	switch {
+	case check != "" && template != "" && check != template:
+		return block.Invalidf("Conflicting values for qcow2 options 'overlap-check' ('%s') and 'overlap-check.template' ('%s')", check, template)
+	case !slices.Contains(overlapChecks, cmp.Or(check, template)):
+		return block.Invalidf("Unsupported value '%s' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, cached, all",
+			cmp.Or(check, template))
+	case limit > 0 && s.Has("l2-cache-size") && s.Has("refcount-cache-size"):
+		return block.Invalidf("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
+	case limit > 0 && s.Number("l2-cache-size") > limit:
+		return block.Invalidf("l2-cache-size may not exceed cache-size")
+	case limit > 0 && s.Number("refcount-cache-size") > limit:
+		return block.Invalidf("refcount-cache-size may not exceed cache-size")
+	}
+	return nil
+}
+
 func probeQcow2(head []byte) int {
 	if qcow2.Probe(head) {
 		return 100
@@ -190,11 +263,23 @@ func probeQcow2(head []byte) int {
 }
 
 func openQcow2(f block.File, o FormatOptions) (*Image, error) {
-	return qcow2.Open(f, &qcow2.OpenOptions{
+	p := &qcow2.OpenOptions{
 		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy, Data: o.Data,
 		Passphrase: o.Passphrase, EncryptFormat: o.EncryptFormat, NoIO: o.NoIO,
-	})
+		Backing: o.Backing,
+	}
+	if s := o.Settings; s != nil {
+		if err := checkQcow2Settings(s); err != nil {
+			return nil, err
+		}
+		p.L2CacheSize = int(min(cmp.Or(s.Number("l2-cache-size"), s.Number("cache-size")), maxCache))
+		p.RefcountCacheSize = int(min(s.Number("refcount-cache-size"), maxCache))
+	}
+	return qcow2.Open(f, p)
 }
+
+// maxCache bounds what somebody may ask for; no table is larger.
+const maxCache = 1 << 30
 
 func createQcow2(f block.File, s *Settings, o FormatOptions) error {
 	c, err := qcow2Options(s, o)

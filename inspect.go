@@ -13,6 +13,7 @@ import (
 type Info struct {
 	block.Description
 	Path string
+	Name string // Target.Name
 	// DiskSize is how many bytes the file takes up, -1 if that is not known.
 	DiskSize int64
 	// BackingPath is where the image below would be looked for; empty if
@@ -49,25 +50,32 @@ func (t Target) Inspect(o *InspectOptions) (Info, error) {
 }
 
 func (t Target) inspect(o *InspectOptions) (Info, error) {
-	f, err := openFile(t.Path, false, openLocal)
-	if err != nil {
-		return Info{}, err
-	}
-	defer f.Close()
 	c := &chain{formats: o.Formats}
 	if c.formats == nil {
 		c.formats = Formats
 	}
+	s, err := c.source(t, openLocal, &OpenOptions{ForceShare: o.ForceShare})
+	if err != nil {
+		return Info{}, err
+	}
+	f := s.file
+	defer f.Close()
 	format, guessed, err := c.formatOf(f, cmp.Or(o.Format, t.Format))
 	if err != nil {
 		return Info{}, err
 	}
-	if err := c.mayUse(f, t.Path, lockInspect(format, o.ForceShare || t.ForceShare)); err != nil {
+	if err := c.mayUse(s.local, t.Path, lockInspect(format, o.ForceShare || t.ForceShare)); err != nil {
+		return Info{}, err
+	}
+	if _, err := format.settings(t.Settings); err != nil {
 		return Info{}, err
 	}
 	d, err := format.Inspect(f)
 	if err != nil {
 		return Info{}, err
+	}
+	if isProtocol(t.driver) {
+		d.Format = t.driver
 	}
 	if t.Offset != 0 || t.Size != 0 {
 		img, err := format.Open(f, FormatOptions{Path: t.Path, Offset: t.Offset, Size: t.Size})
@@ -76,9 +84,11 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 		}
 		d.VirtualSize = img.Size()
 	}
-	info := Info{Description: d, Path: t.Path, DiskSize: -1, Guessed: guessed}
-	if n, err := f.AllocatedSize(); err == nil {
-		info.DiskSize = n
+	info := Info{Description: d, Path: t.Path, Name: t.Name(), DiskSize: -1, Guessed: guessed}
+	if a, ok := f.(block.AllocatedSizer); ok {
+		if n, err := a.AllocatedSize(); err == nil {
+			info.DiskSize = n
+		}
 	}
 	if d.BackingName != "" {
 		info.BackingPath = BackingPath(t.Path, d.BackingName)

@@ -1,24 +1,24 @@
 package diskimg
 
-// This file reads image names in QEMU's syntax: plain paths, file:PATH,
-// json:{…} and the key=value lists of --image-opts. Of what QEMU can name it
-// knows a file and how to read it; all else is refused by name.
+// This file reads image names in QEMU's syntax: plain paths, names that begin
+// with a protocol, and json:{…}. What they come to are options, see nodes.go.
 
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/diskimg/diskimg/block"
-	"github.com/diskimg/diskimg/internal/size"
 )
 
-// Target is a file and how to read it.
+// Target is an image: a file and how to read it. It may be a tree, as that of
+// the block layer of QEMU is: the file of one image can be the disk of another.
 type Target struct {
 	Path   string
 	Format string // empty: not stated
@@ -29,41 +29,128 @@ type Target struct {
 	ReadOnly bool
 	// ForceShare is OpenOptions.ForceShare.
 	ForceShare bool
+	// File is an image whose disk is the file of this one, and Null a disk
+	// that is nowhere, each in place of the file at Path.
+	File *Target
+	Null *Null
+	// Copy is a raw image that must always be the same as the file: a
+	// difference is an error. Nil for none.
+	Copy *Target
 	// Faults are rules by which the file fails; nil for none.
 	Faults *Faults
-	// Null is a disk without a file, in place of the path's.
-	Null *Null
 	// KeySecret names the passphrase of an encrypted image, see KeyRequest.
 	KeySecret string
 	// EncryptFormat is how a qcow2 image is encrypted, aes or luks; if it is not
 	// empty and not so, the image is refused.
 	EncryptFormat string
-	// Backing is what is to be known of the image below besides what this one
-	// says of it: what is not empty counts. Nil for nothing.
+	// Backing is the image below. Of what it leaves out, the path and the
+	// format, the image itself says which. Nil: the image says all.
 	Backing *Target
+	// NoBacking is OpenOptions.NoBacking.
+	NoBacking bool
+	// Data is the external data file, in place of the one that the image
+	// names.
+	Data *Target
+	// CopyOnRead is OpenOptions.CopyOnRead.
+	CopyOnRead bool
+	// Compress has all that is written to File stored compressed.
+	Compress bool
+	// Settings are further options for the format, by QEMU's names: see
+	// Format.Runtime.
+	Settings map[string]string
 
-	unknown string // an option that is not known, which the format has to refuse
+	driver string // what QEMU calls it, if it is no format
+	device bool   // the path is a device
+	config string // the file that Faults were read from
+	inline bool   // … besides options
+	name   string // see Name
 }
 
-// ParseTarget reads a name in QEMU's syntax.
-func ParseTarget(name string) (Target, error) {
-	protocol, rest := cutProtocol(name)
-	switch protocol {
-	case "":
-		return Target{Path: name}, nil
-	case "file":
-		if p, _ := cutProtocol(rest); p != "" {
-			rest = "./" + rest // a name as that of a protocol, but a path
-		}
-		return Target{Path: rest}, nil
-	case "json":
-		return parseJSONTarget(rest)
-	case "blkdebug":
-		return parseBlkdebug(rest)
-	case "null-co", "null-aio":
-		return Target{Path: name, Null: &Null{Size: defaultNullSize}}, nil
+// Name returns the name of the target in QEMU's syntax: its path where that
+// says all that there is to say.
+func (t Target) Name() string { return cmp.Or(t.name, t.Path) }
+
+// setName gives a name to what was read from options, if its path is not one.
+func (t *Target) setName(options map[string]string) {
+	if name := t.nameOf(options); name != t.Path {
+		t.name = name
 	}
-	return Target{}, refuseProtocol(protocol)
+}
+
+// nameOf returns the name of what was read from options.
+func (t *Target) nameOf(options map[string]string) string {
+	plain := t.Offset == 0 && t.Size == 0 && !t.Compress && !t.CopyOnRead && !t.NoBacking && t.Backing == nil && t.Data == nil
+	switch {
+	case plain && t.Faults != nil && !t.inline && t.File == nil && t.Null == nil:
+		return "blkdebug:" + t.config + ":" + t.Path
+	case plain && t.Copy != nil && t.Copy.Name() == t.Copy.Path:
+		return "blkverify:" + t.Copy.Path + ":" + t.Path
+	case plain && t.Faults == nil && t.File == nil && (t.Null == nil || t.Null.Size == defaultNullSize):
+		return t.Path
+	}
+	text, err := json.Marshal(nested(options, t.Format))
+	if err != nil {
+		return t.Path
+	}
+	return "json:" + strings.NewReplacer(`":`, `": `, `,"`, `, "`).Replace(string(text))
+}
+
+// nested makes an object of options, with one for each child.
+func nested(options nodeOptions, driver string) map[string]any {
+	object := map[string]any{}
+	own := nodeOptions(maps.Clone(options))
+	for _, role := range []string{"file", "image", "raw", "test", "backing", "data-file"} {
+		if child := own.child(role); child != nil {
+			object[role] = nested(child, "")
+		}
+	}
+	for key, value := range own {
+		object[key] = value
+		if _, err := strconv.ParseUint(value, 10, 64); err == nil {
+			object[key] = json.Number(value)
+		}
+	}
+	switch {
+	case own["driver"] != "":
+	case driver != "":
+		object["driver"] = driver
+	case own["filename"] != "":
+		object["driver"] = "file"
+	}
+	return object
+}
+
+// Driver returns what QEMU calls the driver of the target where it is not a
+// format but a protocol or a filter, such as file or copy-on-read.
+func (t Target) Driver() string { return t.driver }
+
+// IsProtocol reports whether the target is a file without a format.
+func (t Target) IsProtocol() bool { return isProtocol(t.driver) }
+
+// ParseTarget reads a name in QEMU's syntax.
+func ParseTarget(name string) (Target, error) { return ParseTargetWith(name, nil) }
+
+// ParseTargetWith reads a name in QEMU's syntax together with options, which
+// count more than those in the name.
+func ParseTargetWith(name string, options map[string]string) (Target, error) {
+	all := map[string]string{}
+	text, isJSON := strings.CutPrefix(name, "json:")
+	if isJSON {
+		if err := parseJSON(all, text); err != nil {
+			return Target{}, err
+		}
+		name = ""
+	}
+	if name == "" && !isJSON && options == nil {
+		return Target{}, nil
+	}
+	maps.Copy(all, options)
+	t, err := parseNode(maps.Clone(all), name)
+	if name != "" {
+		all["file.filename"] = name
+	}
+	t.setName(all)
+	return t, err
 }
 
 // cutProtocol splits a name before whose first slash there is a colon. A
@@ -77,7 +164,7 @@ func cutProtocol(name string) (protocol, rest string) {
 }
 
 // foreignProtocols are those that QEMU knows and this module does not.
-var foreignProtocols = []string{"blklogwrites", "blkverify", "fat", "ftp", "ftps", "gluster", "host_device",
+var foreignProtocols = []string{"blklogwrites", "fat", "ftp", "ftps", "gluster",
 	"http", "https", "iscsi", "iser", "nbd", "nbd+tcp", "nbd+unix", "nfs", "nvme", "rbd", "sftp", "ssh", "vxhs"}
 
 func refuseProtocol(protocol string) error {
@@ -87,18 +174,24 @@ func refuseProtocol(protocol string) error {
 	return block.Unsupportedf("Unknown protocol '%s'", protocol)
 }
 
-func parseJSONTarget(text string) (Target, error) {
+// parseJSON adds the options in a JSON object.
+func parseJSON(options map[string]string, text string) error {
 	var tree any
-	if err := json.Unmarshal([]byte(doubleQuotes(text)), &tree); err != nil {
-		return Target{}, block.Invalidf("Could not parse the JSON options: JSON parse error, %w", err)
+	d := json.NewDecoder(strings.NewReader(doubleQuotes(text)))
+	d.UseNumber()
+	err := d.Decode(&tree)
+	if err == nil && d.More() {
+		err = errors.New("there is more behind the object")
+	}
+	if err != nil {
+		return block.Invalidf("Could not parse the JSON options: JSON parse error, %w", err)
 	}
 	object, ok := tree.(map[string]any)
 	if !ok {
-		return Target{}, block.Invalidf("Invalid JSON object given")
+		return block.Invalidf("Invalid JSON object given")
 	}
-	options := map[string]string{}
 	flatten(options, "", object)
-	return TargetFromOptions(options)
+	return nil
 }
 
 // doubleQuotes makes JSON of text in which strings may be in single quotes, as
@@ -138,145 +231,14 @@ func flatten(into map[string]string, prefix string, object map[string]any) {
 			for i, element := range v {
 				flatten(into, prefix, map[string]any{fmt.Sprint(key, ".", i): element})
 			}
-		case float64:
-			into[prefix+key] = fmt.Sprintf("%.0f", v)
+		case bool:
+			into[prefix+key] = map[bool]string{true: "on", false: "off"}[v]
 		case nil:
 			into[prefix+key] = ""
 		default:
 			into[prefix+key] = fmt.Sprint(v)
 		}
 	}
-}
-
-// TargetFromOptions reads a description by keys such as driver, file.filename,
-// offset, size, read-only and force-share.
-func TargetFromOptions(options map[string]string) (Target, error) {
-	var t Target
-	rest := maps.Clone(options)
-	take := func(key string) string {
-		value := rest[key]
-		delete(rest, key)
-		return value
-	}
-	if err := t.takeBacking(rest); err != nil {
-		return t, err
-	}
-	driver := take("driver")
-	prefix := "file."
-	if isProtocol(driver) {
-		rest["driver"] = driver
-		driver, prefix = "raw", ""
-	}
-	if err := t.takeFile(rest, prefix); err != nil {
-		return t, err
-	}
-	t.Format = driver
-	if t.Path == "" {
-		return t, missingFile(driver, options)
-	}
-	t.takeEncryption(take)
-	if err := t.takeFlags(take); err != nil {
-		return t, err
-	}
-	if len(rest) > 0 {
-		t.unknown = slices.Min(slices.Collect(maps.Keys(rest)))
-	}
-	if driver != "" {
-		return t, t.noOption(driver)
-	}
-	return t, nil
-}
-
-// noOption refuses an option that the format does not have.
-func (t *Target) noOption(format string) error {
-	if t.unknown == "" {
-		return nil
-	}
-	if name, ok := strings.CutPrefix(t.unknown, "encrypt."); ok && format == "qcow2" {
-		return block.Invalidf("Parameter '%s' is unexpected", name)
-	}
-	return block.Unsupportedf("Block format '%s' does not support the option '%s'", format, t.unknown)
-}
-
-// missingFile says what is wrong with options that name no file.
-func missingFile(driver string, options map[string]string) error {
-	if driver == "" && options["file"] == "" {
-		return block.Invalidf("Must specify either driver or file")
-	}
-	if _, err := FindFormat(driver); driver != "" && err != nil {
-		return err
-	}
-	return missingChild("file", options)
-}
-
-// takeBacking moves the options of the image below out of options.
-func (t *Target) takeBacking(options map[string]string) error {
-	below := map[string]string{}
-	for key, value := range options {
-		if name, ok := strings.CutPrefix(key, "backing."); ok {
-			below[name] = value
-			delete(options, key)
-		}
-	}
-	if len(below) == 0 {
-		return nil
-	}
-	unnamed := below["file.filename"] == ""
-	if unnamed {
-		below["file.filename"] = "-" // it stands in the image above
-	}
-	b, err := TargetFromOptions(below)
-	if unnamed {
-		b.Path = ""
-	}
-	t.Backing = &b
-	return err
-}
-
-// over returns t, or if it names no file u with what else t says.
-func (t Target) over(u Target) Target {
-	if t.Path != "" {
-		return t
-	}
-	u.Format, u.KeySecret = cmp.Or(t.Format, u.Format), cmp.Or(t.KeySecret, u.KeySecret)
-	u.EncryptFormat, u.Backing = cmp.Or(t.EncryptFormat, u.EncryptFormat), cmp.Or(t.Backing, u.Backing)
-	return u
-}
-
-// takeEncryption reads what is said of an encrypted image.
-func (t *Target) takeEncryption(take func(string) string) {
-	switch t.Format {
-	case "qcow2", "":
-		t.KeySecret, t.EncryptFormat = take("encrypt.key-secret"), take("encrypt.format")
-	case "luks":
-		t.KeySecret = take("key-secret")
-	}
-}
-
-func (t *Target) takeFlags(take func(string) string) error {
-	for key, flag := range map[string]*bool{"read-only": &t.ReadOnly, "force-share": &t.ForceShare} {
-		value := take(key)
-		on, ok := switches[value]
-		if value != "" && !ok {
-			return block.Invalidf("Parameter '%s' expects 'on' or 'off'", key)
-		}
-		*flag = on
-	}
-	if t.Format != "raw" {
-		return nil
-	}
-	for key, number := range map[string]*int64{"offset": &t.Offset, "size": &t.Size} {
-		value := take(key)
-		if value == "" {
-			continue
-		}
-		n, err := size.Parse(value)
-		if err != nil || n > math.MaxInt64 {
-			return block.Invalidf("Parameter '%s' expects a size", key)
-		}
-		*number = int64(n)
-	}
-	return nil
 }
 
 // BackingPath returns the name by which an image at path from finds a file

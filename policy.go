@@ -187,7 +187,7 @@ func (c *chain) openImage(ref block.Ref) (*Image, error) {
 	if len(c.above) >= c.limit() {
 		return nil, block.Errorf(block.ErrRefused, "the chain of backing files is longer than %d images", c.limit())
 	}
-	t, open, err := c.rules.find(ref)
+	t, open, err := c.findImage(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -201,36 +201,56 @@ func (c *chain) openImage(ref block.Ref) (*Image, error) {
 	return c.open(t, open, o)
 }
 
+// findImage is rules.find, with what is said besides.
+func (c *chain) findImage(ref block.Ref) (Target, opener, error) {
+	if c.next != nil && c.next.placed() {
+		return *c.next, openLocal, nil
+	}
+	t, open, err := c.rules.find(ref)
+	if err == nil && c.next != nil {
+		t = c.next.over(t)
+	}
+	return t, open, err
+}
+
 // OpenFile implements block.Policy.
 func (c *chain) OpenFile(ref block.Ref) (block.File, error) {
 	t, open, err := c.rules.find(ref)
 	if err != nil {
 		return nil, err
 	}
-	f, err := openFile(t.Path, ref.Writable, open)
+	s, err := c.source(t, open, &OpenOptions{Writable: ref.Writable})
 	if err != nil {
 		return nil, err
 	}
-	if err := c.mayUse(f, t.Path, lockDataFile(ref.Writable, c.share)); err != nil {
-		f.Close()
+	if err := c.mayUse(s.local, t.Path, lockDataFile(ref.Writable, c.share)); err != nil {
+		s.file.Close()
 		return nil, err
 	}
-	return f, nil
+	return s.file, nil
 }
 
-// mayUse makes sure that f is not one of the files above and locks it.
+// mayUse makes sure that f is not one of the files above and locks it. It may be
+// nil: what is no file of this machine has nothing to lock.
 func (c *chain) mayUse(f *storage.File, path string, lock storage.LockMode) error {
+	if f == nil {
+		return nil
+	}
 	if slices.Contains(c.above, idOf(f)) {
 		return block.Corruptf("Backing file '%s' creates an infinite loop.", path)
 	}
 	return fileError(path, f.Lock(lock.Use, lock.Share))
 }
 
-// below returns the policy for what an image in f refers to.
-// about, if not nil, is what else is known of its backing image.
+// below returns the policy for what an image in f refers to. about, if not nil,
+// is what else is known of its backing image.
 func (c *chain) below(f *storage.File, about *Target) *chain {
 	next := *c
 	next.next = about
-	next.above = append(slices.Clone(c.above), idOf(f))
+	var id fileID // of none, which counts for the depth
+	if f != nil {
+		id = idOf(f)
+	}
+	next.above = append(slices.Clone(c.above), id)
 	return &next
 }

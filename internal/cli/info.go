@@ -105,7 +105,7 @@ func (c *infoCommand) inspect(name, format string, imageOpts bool) (diskimg.Info
 
 // printInfo prints for people.
 func printInfo(sh *shell, i diskimg.Info) {
-	sh.printf("image: %s\nfile format: %s\nvirtual size: %s (%d bytes)\n", i.Path, i.Format, size.Format(i.VirtualSize), i.VirtualSize)
+	sh.printf("image: %s\nfile format: %s\nvirtual size: %s (%d bytes)\n", i.Name, i.Format, size.Format(i.VirtualSize), i.VirtualSize)
 	if i.DiskSize >= 0 {
 		sh.printf("disk size: %s\n", size.Format(i.DiskSize))
 	} else {
@@ -202,7 +202,7 @@ func infoObject(i diskimg.Info) object {
 	add(i.BackingFormat != "" && i.BackingName != "", "backing-filename-format", i.BackingFormat)
 	add(len(i.Snapshots) > 0, "snapshots", snapshotObjects(i.Snapshots))
 	add(true, "virtual-size", i.VirtualSize)
-	add(true, "filename", i.Path)
+	add(true, "filename", i.Name)
 	add(i.ClusterSize != 0, "cluster-size", i.ClusterSize)
 	add(true, "format", i.Format)
 	add(i.DiskSize >= 0, "actual-size", i.DiskSize)

@@ -50,7 +50,7 @@ func (f *openFlags) options() []option {
 	return []option{
 		{short: 'r', long: "read-only", help: "open the image for reading only", set: on(&f.readOnly)},
 		{short: 's', long: "snapshot", help: "write to memory in place of the image", set: on(&f.snapshot)},
-		{short: 'C', long: "copy-on-read", help: "accepted and ignored: what is read is not copied", set: on(&f.copyOnRead)},
+		{short: 'C', long: "copy-on-read", help: "keep in the image what is read from images below it", set: on(&f.copyOnRead)},
 		{short: 'n', long: "nocache", help: "the same as -t none", set: on(&f.direct)},
 		{short: 'k', long: "native-aio", help: "the same as -i native", set: on(&f.native)},
 		{short: 't', long: "cache", arg: "CACHE", help: "with unsafe, nothing waits for the disk", set: text(&f.cache)},

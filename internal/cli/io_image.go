@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
@@ -31,10 +34,22 @@ func ioImageWords() []ioWord {
 // ioOpening is how an image is opened, and again for reopen.
 type ioOpening struct {
 	openFlags
-	name   string // empty: there are options only
-	format string
-	share  bool
-	target diskimg.Target
+	name    string // empty: there are options only
+	format  string
+	share   bool
+	options map[string]string // besides the name
+	target  diskimg.Target
+}
+
+// parse makes the target of the name and the options.
+func (o *ioOpening) parse() (err error) {
+	if o.target, err = diskimg.ParseTargetWith(o.name, o.options); err != nil {
+		return o.failure(err)
+	}
+	if _, given := o.options["read-only"]; given && !o.target.ReadOnly {
+		o.readOnly = false
+	}
+	return nil
 }
 
 // writethrough reports whether each write is to be on disk when it returns: it
@@ -49,7 +64,7 @@ func (o *ioOpening) open(p diskimg.Passphrase) (*diskimg.Image, error) {
 	}
 	img, err := o.target.Open(&diskimg.OpenOptions{
 		Format: o.format, Policy: permissive, ForceShare: o.share, Snapshot: o.snapshot && !o.readOnly,
-		Writable: !o.readOnly, NoSync: o.cache == "unsafe", Passphrase: p,
+		Writable: !o.readOnly, NoSync: o.cache == "unsafe", CopyOnRead: o.copyOnRead, Passphrase: p,
 	})
 	if err != nil {
 		return nil, err
@@ -68,13 +83,11 @@ func (o *ioOpening) open(p diskimg.Passphrase) (*diskimg.Image, error) {
 func (s *ioSession) openNamed(name string, in *input, flags openFlags) error {
 	o := ioOpening{openFlags: flags, name: name, format: in.format, share: in.share}
 	if in.imageOpts {
-		o.name = ""
+		o.name, o.options = "", imageOptions(name)
 	}
-	t, err := target(name, in.imageOpts)
-	if err != nil {
-		return o.failure(err)
+	if err := o.parse(); err != nil {
+		return err
 	}
-	o.target = t
 	return s.openAs(o)
 }
 
@@ -90,9 +103,17 @@ func (s *ioSession) openAs(o ioOpening) error {
 	if o.format == "" && o.target.Format == "" && !o.readOnly && img.Format() == "raw" {
 		fmt.Fprintf(s.sh.err, "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"+
 			"         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n"+
-			"         Specify the 'raw' format explicitly to remove the restrictions.\n", o.target.Path)
+			"         Specify the 'raw' format explicitly to remove the restrictions.\n", o.shown())
 	}
 	return nil
+}
+
+// shown is what a message calls the image.
+func (o *ioOpening) shown() string {
+	if o.name == "" || strings.HasPrefix(o.name, "json:") || strings.HasPrefix(o.name, "file:") {
+		return o.target.Path
+	}
+	return o.name
 }
 
 func (o *ioOpening) failure(err error) error {
@@ -123,8 +144,12 @@ func (s *ioSession) open(words []string) error {
 	case len(args) == 1:
 		o.name = args[0]
 	}
-	if o.target, err = namedTarget(o.name, list.pairs()); err != nil {
-		return o.failure(err)
+	o.options = map[string]string{}
+	for _, p := range list.pairs() {
+		o.options[p.key] = p.value
+	}
+	if err := o.parse(); err != nil {
+		return err
 	}
 	return s.openAs(o)
 }
@@ -138,21 +163,6 @@ func (o *ioOpening) shortOptions() []option {
 	return list
 }
 
-// namedTarget is what a name and options besides it stand for.
-func namedTarget(name string, pairs []pair) (diskimg.Target, error) {
-	if len(pairs) == 0 {
-		return diskimg.ParseTarget(name)
-	}
-	options := map[string]string{}
-	if name != "" {
-		options["file.filename"] = name
-	}
-	for _, p := range pairs {
-		options[p.key] = p.value
-	}
-	return diskimg.TargetFromOptions(options)
-}
-
 func (s *ioSession) closeWord([]string) error { return s.close() }
 
 // close waits for what is under way and closes the image.
@@ -163,55 +173,6 @@ func (s *ioSession) close() error {
 	s.settle()
 	err := s.img.Close()
 	s.img = nil
-	return err
-}
-
-func (s *ioSession) reopen(words []string) error {
-	next := s.opened
-	var readOnly, writable bool
-	var cache string
-	var list optionList
-	args, err := getopt([]option{
-		{short: 'r', set: on(&readOnly)}, {short: 'w', set: on(&writable)},
-		{short: 'c', arg: "CACHE", set: text(&cache)}, {short: 'o', arg: "OPTIONS", set: list.add},
-	}, words[1:], false)
-	switch {
-	case err != nil:
-		return err
-	case readOnly && writable:
-		return failf("Only one -r/-w option may be given")
-	case cache != "" && !cacheMode(cache).valid():
-		return failf("Invalid cache option: %s", cache)
-	case len(args) > 0:
-		return errIOUsage
-	case cache != "":
-		next.cache = cache
-	}
-	if readOnly || writable {
-		next.readOnly = readOnly
-	}
-	return s.openAgain(next)
-}
-
-// openAgain closes the image and opens it in another way or, if that fails, as
-// it was.
-func (s *ioSession) openAgain(next ioOpening) error {
-	s.settle()
-	if next.snapshot {
-		return failf("an image with its changes in memory can't be opened again")
-	}
-	was := s.opened
-	if err := s.close(); err != nil {
-		return err
-	}
-	img, err := next.open(s.passphrase)
-	if err == nil {
-		s.img, s.opened = img, next
-		return nil
-	}
-	if img, again := was.open(s.passphrase); again == nil {
-		s.img = img
-	}
 	return err
 }
 
@@ -244,7 +205,11 @@ func (s *ioSession) truncate(words []string) error {
 		return failf("Image format driver does not support resize")
 	}
 	s.settle()
-	return r.Resize(size, o)
+	err = r.Resize(size, o)
+	if errors.Is(err, block.ErrUnsupported) && s.opened.target.Null != nil {
+		return failf("Image format driver does not support resize")
+	}
+	return err
 }
 
 func (s *ioSession) flush([]string) error {
@@ -255,19 +220,22 @@ func (s *ioSession) flush([]string) error {
 }
 
 func (s *ioSession) info([]string) error {
+	t := s.opened.target
+	fmt.Fprintf(s.out, "format name: %s\n", cmp.Or(t.Driver(), s.img.Format()))
+	if t.IsProtocol() {
+		fmt.Fprintf(s.out, "format name: %s\n", t.Driver())
+	}
 	describer, ok := block.As[block.Describer](s.img)
-	if !ok {
-		fmt.Fprintf(s.out, "format name: %s\n", s.img.Format())
+	if !ok || t.Null != nil {
 		return errIOSaid
 	}
 	d, err := describer.Describe()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "format name: %s\n", d.Format)
 	fmt.Fprintf(s.out, "cluster size: %s\n", ioAmount(float64(d.ClusterSize)))
 	fmt.Fprintf(s.out, "vm state offset: %s\n", ioAmount(float64(stateOffset(d))))
-	if len(d.Specific) > 0 {
+	if len(d.Specific) > 0 && t.Driver() == "" {
 		fmt.Fprintln(s.out, "Format specific information:")
 		printFields(s.sh, d.Specific, "    ")
 	}

@@ -67,14 +67,19 @@ func target(name string, imageOpts bool) (diskimg.Target, error) {
 	if !imageOpts {
 		return diskimg.ParseTarget(name)
 	}
+	return diskimg.TargetFromOptions(imageOptions(name))
+}
+
+// imageOptions reads the list that --image-opts takes.
+func imageOptions(list string) map[string]string {
 	options := map[string]string{}
-	for i, p := range splitOptions(name) {
+	for i, p := range splitOptions(list) {
 		if i == 0 && p.bare {
 			p.key, p.value = "file", p.key
 		}
 		options[p.key] = p.value
 	}
-	return diskimg.TargetFromOptions(options)
+	return options
 }
 
 func openError(name string, err error) error {
