@@ -3,9 +3,7 @@ package diskimg
 // This file changes what was chosen when an image was made.
 
 import (
-	"errors"
 	"slices"
-	"strings"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/qcow2"
@@ -15,6 +13,11 @@ import (
 type AmendControl struct {
 	// Shrink allows a smaller size; what lies beyond it is lost.
 	Shrink bool
+	// Force overwrites key slots that are in use, and erases the last one.
+	Force bool
+	// Secret finds the passphrases that the settings name; nil knows none.
+	// What it returns is cleared after use.
+	Secret func(id string) ([]byte, error)
 	// Progress, if not nil, is told from time to time how much is done.
 	Progress func(done, total int64)
 }
@@ -35,21 +38,16 @@ func (s *Settings) creationOnly(name string) bool {
 }
 
 // qcow2Amends are the options of qcow2 that can be changed.
-var qcow2Amends = []Option{
-	{Name: "encrypt.state", Help: "Select new state of affected keyslots (active/inactive)"},
-	{Name: "encrypt.new-secret", Help: "New secret to set in the matching keyslots. Empty string to erase"},
-	{Name: "encrypt.old-secret", Help: "Select all keyslots that match this password"},
-	{Name: "encrypt.keyslot", Type: Number, Help: "Select a single keyslot to modify explicitly"},
-	{Name: "encrypt.iter-time", Type: Number, Help: "Time to spend in PBKDF in milliseconds"},
-	{Name: "size", Type: Size, Help: "Virtual disk size"},
-	{Name: "compat", Help: "Compatibility level (v2 [0.10] or v3 [1.1])"},
-	{Name: "backing_file", Help: "File name of a base image"},
-	{Name: "backing_fmt", Help: "Image format of the base image"},
-	{Name: "data_file", Help: "File name of an external data file"},
-	{Name: "data_file_raw", Type: Switch, Help: "The external data file must stay valid as a raw image"},
-	{Name: "lazy_refcounts", Type: Switch, Help: "Postpone refcount updates"},
-	{Name: "refcount_bits", Type: Number, Help: "Width of a reference count entry in bits"},
-}
+var qcow2Amends = append(keyOptions("encrypt."),
+	Option{Name: "size", Type: Size, Help: "Virtual disk size"},
+	Option{Name: "compat", Help: "Compatibility level (v2 [0.10] or v3 [1.1])"},
+	Option{Name: "backing_file", Help: "File name of a base image"},
+	Option{Name: "backing_fmt", Help: "Image format of the base image"},
+	Option{Name: "data_file", Help: "File name of an external data file"},
+	Option{Name: "data_file_raw", Type: Switch, Help: "The external data file must stay valid as a raw image"},
+	Option{Name: "lazy_refcounts", Type: Switch, Help: "Postpone refcount updates"},
+	Option{Name: "refcount_bits", Type: Number, Help: "Width of a reference count entry in bits"},
+)
 
 func amendQcow2(img *Image, s *Settings, c AmendControl) error {
 	o := &qcow2.AmendOptions{RefcountBits: int(s.Number("refcount_bits")), Size: s.Number("size"), Shrink: c.Shrink, Progress: c.Progress}
@@ -59,9 +57,11 @@ func amendQcow2(img *Image, s *Settings, c AmendControl) error {
 			return block.Invalidf("Unknown compatibility level %s", s.Text("compat"))
 		}
 	}
-	if err := amendKeys(img, s); err != nil {
+	var err error
+	if o.Keys, err = amendKeys(img, s, c); err != nil {
 		return err
 	}
+	defer wipe(o.Keys)
 	if s.Has("refcount_bits") && o.RefcountBits <= 0 {
 		o.RefcountBits = -1
 	}
@@ -83,18 +83,20 @@ func amendQcow2(img *Image, s *Settings, c AmendControl) error {
 	return qcow2.Amend(img, o)
 }
 
-// amendKeys refuses to change key slots.
-func amendKeys(img *Image, s *Settings) error {
-	given := slices.ContainsFunc(qcow2Amends, func(o Option) bool { return strings.HasPrefix(o.Name, "encrypt.") && s.Has(o.Name) })
-	if !given {
-		return nil
+// amendKeys returns the change of key slots that is asked for, nil if none is.
+func amendKeys(img *Image, s *Settings, c AmendControl) (*block.KeyChange, error) {
+	if !s.changesKeys("encrypt.") {
+		return nil, nil
 	}
 	describer, _ := block.As[block.Describer](img)
 	d, err := describer.Describe()
-	if err == nil && d.Encrypted {
-		return block.Unsupportedf("the key slots of an encrypted image can't be changed yet")
+	if err == nil && !d.Encrypted {
+		err = block.Invalidf("Can't amend encryption options - encryption not present")
 	}
-	return errors.Join(err, block.Invalidf("Can't amend encryption options - encryption not present"))
+	if err != nil {
+		return nil, err
+	}
+	return s.keyChange("encrypt.", c)
 }
 
 // sameBacking refuses another backing file or format.

@@ -3,6 +3,7 @@ package diskimg
 // This file is the creation options of encrypted images.
 
 import (
+	"slices"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
@@ -18,6 +19,69 @@ func luksOptions(prefix string) []Option {
 		{Name: prefix + "ivgen-hash-alg", Help: "Name of IV generator hash algorithm"},
 		{Name: prefix + "hash-alg", Help: "Name of encryption hash algorithm"},
 		{Name: prefix + "iter-time", Type: Number, Help: "Time to spend in PBKDF in milliseconds"},
+	}
+}
+
+// keyOptions are those by which key slots are changed, their names after prefix.
+func keyOptions(prefix string) []Option {
+	return []Option{
+		{Name: prefix + "state", Help: "Select new state of affected keyslots (active/inactive)"},
+		{Name: prefix + "new-secret", Help: "New secret to set in the matching keyslots. Empty string to erase"},
+		{Name: prefix + "old-secret", Help: "Select all keyslots that match this password"},
+		{Name: prefix + "keyslot", Type: Number, Help: "Select a single keyslot to modify explicitly"},
+		{Name: prefix + "iter-time", Type: Number, Help: "Time to spend in PBKDF in milliseconds"},
+	}
+}
+
+// changesKeys reports whether the settings have any of those.
+func (s *Settings) changesKeys(prefix string) bool {
+	return slices.ContainsFunc(keyOptions(prefix), func(o Option) bool { return s.Has(o.Name) })
+}
+
+// keyChange returns the change of key slots that the settings ask for. The
+// caller wipes it.
+func (s *Settings) keyChange(prefix string, c AmendControl) (k *block.KeyChange, err error) {
+	if !s.Has(prefix + "state") {
+		return nil, block.Invalidf("Parameter 'state' is missing")
+	}
+	k = &block.KeyChange{Force: c.Force, IterTime: time.Duration(s.Number(prefix+"iter-time")) * time.Millisecond}
+	if s.Has(prefix + "keyslot") {
+		slot := int(s.Number(prefix + "keyslot"))
+		k.Slot = &slot
+	}
+	if k.Erase, err = choose(s, prefix+"state", "state", map[string]bool{"active": false, "inactive": true}); err != nil {
+		return nil, err
+	}
+	if k.New, err = s.secret(prefix+"new-secret", c); err != nil {
+		return nil, err
+	}
+	if k.Old, err = s.secret(prefix+"old-secret", c); err != nil {
+		wipe(k)
+		return nil, err
+	}
+	return k, nil
+}
+
+// secret returns the passphrase that an option names, nil if it is not set.
+func (s *Settings) secret(option string, c AmendControl) ([]byte, error) {
+	switch {
+	case !s.Has(option):
+		return nil, nil
+	case c.Secret == nil:
+		return nil, block.Errorf(block.ErrPassphrase, "No secret with id '%s'", s.Text(option))
+	}
+	p, err := c.Secret(s.Text(option))
+	if p == nil {
+		p = []byte{}
+	}
+	return p, err
+}
+
+// wipe clears the passphrases of a change; nil is none.
+func wipe(k *block.KeyChange) {
+	if k != nil {
+		clear(k.New)
+		clear(k.Old)
 	}
 }
 

@@ -31,6 +31,8 @@ type AmendOptions struct {
 	// DataFileRaw set to false no longer keeps the data file readable as a raw
 	// image. It can't be set to true.
 	DataFileRaw *bool
+	// Keys is a change of key slots; nil for none.
+	Keys *block.KeyChange
 	// Progress, if not nil, is told from time to time how much is done.
 	Progress func(done, total int64)
 }
@@ -58,6 +60,8 @@ func (d *disk) amend(o *AmendOptions) error {
 		}
 	}
 	version := int(d.hdr.version)
+	// First, as it may be refused when something has been read.
+	add(o.Keys != nil, func() error { return d.ChangeKeys(*o.Keys) })
 	add(o.Version > version, d.upgrade)
 	add(o.RefcountBits != 0 && o.RefcountBits != 1<<d.geo.refOrder, func() error { return d.setRefcountBits(o.RefcountBits, o.Progress) })
 	add(o.LazyRefcounts != nil, func() error { return d.setLazy(*o.LazyRefcounts) })
@@ -79,6 +83,11 @@ func (d *disk) amend(o *AmendOptions) error {
 func (d *disk) mayAmend(o *AmendOptions) error {
 	if !d.writable {
 		return block.ErrReadOnly
+	}
+	if o.Keys != nil {
+		if err := d.mayChangeKeys(); err != nil {
+			return err
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -86,7 +86,9 @@ func (c *amendCommand) amend(sh *shell, img *diskimg.Image) error {
 			return err
 		}
 	}
-	return f.Amend(img, s, diskimg.AmendControl{Shrink: c.shrink || sh.emulate, Progress: p.update})
+	return f.Amend(img, s, diskimg.AmendControl{
+		Shrink: c.shrink || sh.emulate, Force: c.force, Secret: c.objects.copyOf, Progress: p.update,
+	})
 }
 
 func (sh *shell) helpAmend(f *diskimg.Format) error {

@@ -43,7 +43,12 @@ func (o *objects) passphrase(r diskimg.KeyRequest) ([]byte, error) {
 		}
 		return nil, block.Errorf(block.ErrPassphrase, "Parameter '%skey-secret' is required for cipher", prefix)
 	}
-	value, err := o.find(r.Secret)
+	return o.copyOf(r.Secret)
+}
+
+// copyOf returns a copy of a secret.
+func (o *objects) copyOf(id string) ([]byte, error) {
+	value, err := o.find(id)
 	return slices.Clone(value), err
 }
 
