@@ -29,7 +29,8 @@ type CreateOptions struct {
 	NoSync bool
 }
 
-// Create writes a new image into f, which must be empty. It does not close f.
+// Create writes a new image into f, which must be empty, and so not a device. It
+// does not close f.
 // When it fails, f holds nothing of use.
 func Create(f block.File, o *CreateOptions) error {
 	c := *o
@@ -62,6 +63,12 @@ func (o *CreateOptions) setDefaults() {
 func (o *CreateOptions) create(f block.File) error {
 	if err := o.validate(); err != nil {
 		return err
+	}
+	switch size, err := f.Size(); {
+	case err != nil:
+		return err
+	case size != 0:
+		return block.Invalidf("a QED image needs an empty file that can grow, not one that has %d bytes", size)
 	}
 	h := o.header()
 	if _, err := f.WriteAt(append(h.encode(), h.backingName...), 0); err != nil {

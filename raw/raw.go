@@ -69,7 +69,7 @@ func window(f block.File, offset, size int64) (int64, error) {
 	case offset > whole:
 		return 0, block.Invalidf("Offset (%d) cannot be greater than size of the containing file (%d)", offset, whole)
 	case size > whole-offset:
-		return 0, block.Invalidf("The sum of offset (%d) and size (%d) has to be smaller or equal to the actual size of the containing file (%d)",
+		return 0, block.Invalidf("The sum of offset (%d) and size (%d) has to be smaller or equal to the  actual size of the containing file (%d)",
 			offset, size, whole)
 	case size == 0:
 		return roundUp(whole - offset), nil

@@ -123,7 +123,7 @@ func TestWindow(t *testing.T) {
 		{1000, 0, 1024, 1024, ""},
 		{1000, 1010, 0, 512, ""},
 		{10240, 512, 1000, 0, "Specified size is not multiple of 512"},
-		{10240, 512, 10240, 0, "The sum of offset (512) and size (10240) has to be smaller or equal to the actual size of the containing file (10240)"},
+		{10240, 512, 10240, 0, "The sum of offset (512) and size (10240) has to be smaller or equal to the  actual size of the containing file (10240)"},
 		{10240, 20480, 0, 0, "Offset (20480) cannot be greater than size of the containing file (10240)"},
 		{1000, 1030, 0, 0, "Offset (1030) cannot be greater than size of the containing file (1024)"},
 		{1000, 512, 1 << 62, 0, "The sum of offset (512)"},

@@ -16,7 +16,7 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	case size < 0:
 		return block.Invalidf("a disk can't have a size of %d bytes", size)
 	case d.window:
-		return block.Unsupportedf("Cannot resize a raw image with a fixed size")
+		return block.Unsupportedf("Cannot resize fixed-size raw disks")
 	case size < now && !o.Shrink:
 		return block.Invalidf("shrinking from %d to %d bytes would lose what lies beyond, and was not allowed", now, size)
 	case size < now && o.Preallocation != block.PreallocOff:
@@ -34,8 +34,16 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 
 func (d *disk) resizeFile(now, size int64, mode block.Preallocation) error {
 	// The file may end within the last sector: what follows is zero so far.
-	if err := lengthen(d.f, d.offset+size); err != nil || size <= now {
+	if err := lengthen(d.f, d.offset+size); err != nil {
 		return err
+	}
+	switch actual, err := d.f.Size(); {
+	case err != nil:
+		return err
+	case actual != d.offset+size:
+		return block.Unsupportedf("Cannot resize device files")
+	case size <= now:
+		return nil
 	}
 	switch mode {
 	case block.PreallocFalloc:

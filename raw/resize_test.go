@@ -9,6 +9,29 @@ import (
 	"github.com/diskimg/diskimg/storage"
 )
 
+// device keeps its length.
+type device struct{ block.File }
+
+func (device) Truncate(int64) error { return nil }
+
+// What has a length of its own is left as it is.
+func TestResizeDevice(t *testing.T) {
+	f := storage.NewMemory()
+	if err := f.Truncate(8192); err != nil {
+		t.Fatal(err)
+	}
+	img, err := Open(device{f}, &OpenOptions{Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ := block.As[block.Resizer](img)
+	for size, want := range map[int64]error{8192: nil, 4096: block.ErrUnsupported, 16384: block.ErrUnsupported} {
+		if err := r.Resize(size, block.ResizeOptions{Shrink: true}); !errors.Is(err, want) || img.Size() != 8192 {
+			t.Errorf("to %d bytes: %v, the disk has %d", size, err, img.Size())
+		}
+	}
+}
+
 func TestResize(t *testing.T) {
 	for _, c := range []struct {
 		size  int64
