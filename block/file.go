@@ -3,6 +3,7 @@ package block
 import (
 	"errors"
 	"io"
+	"time"
 )
 
 // File is where the bytes of an image live: a local file, memory, something on
@@ -63,6 +64,11 @@ type (
 	Writeback interface {
 		// StartWriteback asks for [off, off+n) to go to the disk soon.
 		StartWriteback(off, n int64)
+	}
+	// ModTimer knows when a file was written to.
+	ModTimer interface {
+		// ModTime returns the time of the last change of the content.
+		ModTime() (time.Time, error)
 	}
 	// AllocatedSizer knows what a file takes up.
 	AllocatedSizer interface {

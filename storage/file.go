@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/diskimg/diskimg/block"
 )
@@ -270,6 +271,15 @@ func (f *File) Size() (int64, error) {
 	}
 	n, err := f.size()
 	return n, f.fail("size", err)
+}
+
+// ModTime implements block.ModTimer.
+func (f *File) ModTime() (time.Time, error) {
+	info, err := f.f.Stat()
+	if err != nil {
+		return time.Time{}, f.fail("stat", err)
+	}
+	return info.ModTime(), nil
 }
 
 // Truncate sets the length. On a device, which keeps its length, it only sees

@@ -3,6 +3,7 @@ package vhd_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
@@ -326,4 +328,65 @@ func TestRebaseRefused(t *testing.T) {
 	if after, err := os.ReadFile(top); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the file has changed, %v", err)
 	}
+}
+
+// What a guest writes last looks like a footer, and then the program is killed.
+func TestGuestFooter(t *testing.T) {
+	for _, kind := range []vhd.Type{vhd.Fixed, vhd.Dynamic} {
+		inner := storage.NewMemory()
+		must(t, vhd.Create(inner, &vhd.CreateOptions{Type: kind, Size: 64 << 10}))
+		size, _ := inner.Size()
+		footer := make([]byte, 512)
+		_, err := inner.ReadAt(footer, size-512)
+		must(t, err)
+
+		f := storage.NewMemory()
+		must(t, vhd.Create(f, &vhd.CreateOptions{Size: 64 << 10, BlockSize: 4 << 10}))
+		img, err := vhd.Open(f.Reopen(), &vhd.OpenOptions{Writable: true})
+		must(t, err)
+		_, err = img.WriteAt(footer, 8<<10-512) // the end of a block
+		must(t, err)
+		killed := storage.NewMemory()
+		b := readAll(t, f)
+		_, err = killed.WriteAt(b, 0)
+		must(t, err)
+		must(t, img.Close())
+
+		img, err = vhd.Open(killed.Reopen(), &vhd.OpenOptions{Writable: true})
+		if err != nil {
+			t.Errorf("a %s disk within: %v", kind, err)
+			continue
+		}
+		_, err = img.WriteAt([]byte("data"), 20<<10)
+		must(t, err)
+		must(t, img.Close())
+		img, err = vhd.Open(killed.Reopen(), &vhd.OpenOptions{Writable: true})
+		must(t, err)
+		k, _ := block.As[block.Checker](img)
+		if r, err := k.Check(block.CheckOptions{FixLeaks: true}); err != nil || r.Corruptions > 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		must(t, img.Close())
+	}
+}
+
+// Other programs have a child remember when its parent's file was written to.
+func TestParentFileTime(t *testing.T) {
+	_, middle, top := chain(t)
+	at := time.Date(2020, 2, 2, 2, 2, 2, 0, time.UTC)
+	f, err := storage.OpenFile(top, &storage.FileOptions{Writable: true})
+	must(t, err)
+	b := make([]byte, 1024)
+	_, err = f.ReadAt(b, 512)
+	must(t, err)
+	binary.BigEndian.PutUint32(b[56:], uint32(at.Unix()-time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Unix()))
+	_, err = f.WriteAt(sum(b, 36), 512)
+	must(t, err)
+	must(t, f.Close())
+	if img, err := diskimg.Open(top, &diskimg.OpenOptions{Format: "vpc"}); err == nil {
+		img.Close()
+		t.Error("a parent that was written to since is taken")
+	}
+	must(t, os.Chtimes(middle, at, at))
+	contents(t, top)
 }

@@ -108,6 +108,7 @@ type footers struct {
 	last              *footer // at the end
 	hasHead           bool    // the file begins like a footer
 	hasTail           bool
+	blank             bool // where the one at the end would be are zeros
 	firstErr, lastErr error
 }
 
@@ -133,7 +134,8 @@ func readFooters(f block.File) (*footers, error) {
 	}
 	s.hasTail = isFooter(b)
 	s.last, s.lastErr = parseFooter(b)
-	if !s.hasHead && zero.Is(b) {
+	s.blank = zero.Is(b)
+	if !s.hasHead && s.blank {
 		return s, s.findLast(f)
 	}
 	return s, nil
@@ -307,7 +309,7 @@ func (d *disk) load(s *footers, o *OpenOptions) error {
 		return err
 	}
 	d.end = roundUp(s.size, sectorSize)
-	if s.hasTail {
+	if s.hasTail || s.blank && d.contentEnd() <= s.lastAt {
 		d.end = s.lastAt
 	}
 	d.tailDirty = s.last == nil && !o.Repair // a check is to find it missing
