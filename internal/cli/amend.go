@@ -78,14 +78,14 @@ func (c *amendCommand) amend(sh *shell, img *diskimg.Image) error {
 	if c.list.wantsHelp() {
 		return sh.helpAmend(f)
 	}
-	p := sh.progress(c.shown && !c.quiet)
-	defer p.end()
-	defer p.finish(nil)
 	for _, pair := range c.list.pairs() {
 		if err := setOption(sh, f, s, pair); err != nil {
 			return err
 		}
 	}
+	p := sh.progress(c.shown && !c.quiet)
+	defer p.end()
+	defer p.finish(nil)
 	return f.Amend(img, s, diskimg.AmendControl{
 		Shrink: c.shrink || sh.emulate, Force: c.force, Secret: c.objects.copyOf, Progress: p.update,
 	})

@@ -99,6 +99,7 @@ var amendLines = []string{
 
 func TestAmend(t *testing.T) {
 	allowed := []difference{
+		{lines: "amend -p -o foo=1 q", why: "no progress is shown of what has not begun", stdout: nothing},
 		{lines: "amend -o compat=0.10 bm", why: "it would make bitmaps worthless", stderr: ".*Persistent dirty bitmaps prevent downgrade of image", code: 1},
 		{lines: "amend -o (compat=1.1 q|compat=0.10 old|compat=0.10 zero|refcount_bits=16 q|lazy_refcounts=off old|size=0 q|backing_file=raw,backing_fmt=raw over|data_file_raw=on dfraw)", why: "where nothing changes nothing is written", images: true},
 	}
