@@ -48,7 +48,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	cmd, _, stderr := program(t, "diskimg", "info", "/nosuch")
-	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 || stderr.String() != "diskimg: Could not open '/nosuch': Could not open '/nosuch': No such file or directory\n" {
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 || stderr.String() != "diskimg: Could not open '/nosuch': No such file or directory\n" {
 		t.Errorf("%q, %v", stderr, err)
 	}
 }

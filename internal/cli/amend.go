@@ -44,7 +44,7 @@ func (c *amendCommand) run(sh *shell, args []string) error {
 		return sh.helpAmend(f)
 	}
 	if len(args) != 1 {
-		return failf("Expecting one image file name")
+		return bareUsageError("Expecting one image file name")
 	}
 	if err := c.input.check(); err != nil {
 		return err

@@ -34,6 +34,7 @@ type shell struct {
 	out, err io.Writer
 	terminal *os.File // out, if it is a terminal
 	failed   error    // the first error of writing to out
+	verb     *verb    // that runs, nil before it is known
 }
 
 // command is one run of a verb. Its options write into it.
@@ -138,12 +139,13 @@ func (sh *shell) main(args []string) error {
 	}
 	v := findVerb(rest[0])
 	if v == nil || v.own && sh.emulate {
-		return usageError("Command not found: " + rest[0])
+		return sh.unknownCommand(rest[0])
 	}
 	return sh.runVerb(v, rest[1:])
 }
 
 func (sh *shell) runVerb(v *verb, args []string) error {
+	sh.verb = v
 	c := v.new()
 	var last []string
 	if _, ok := c.(interface{ lastIsValue() }); ok && len(args) > 1 {
@@ -206,12 +208,12 @@ func (sh *shell) report(err error) int {
 		list = messages{sentence.Of(err)}
 	}
 	for _, text := range list {
+		if !sh.emulate {
+			text = once(text)
+		}
 		sh.complain("%s", text)
 	}
-	var usage usageError
-	if errors.As(err, &usage) {
-		fmt.Fprintf(sh.err, "Try '%s --help' for more information\n", sh.name)
-	}
+	sh.advise(err)
 	return code
 }
 

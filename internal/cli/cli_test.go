@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/qemu"
 )
 
@@ -228,7 +229,7 @@ func TestTopLevel(t *testing.T) {
 		{"qemu-img", "", "qemu-img: Not enough arguments\nTry 'qemu-img --help' for more information\n", 1},
 		{"diskimg nosuch", "", "diskimg: Command not found: nosuch\nTry 'diskimg --help' for more information\n", 1},
 		{"diskimg --nosuch", "", "diskimg: unrecognized option '--nosuch'\nTry 'diskimg --help' for more information\n", 1},
-		{"diskimg info missing", "", "diskimg: Could not open 'missing': Could not open 'missing': No such file or directory\n", 1},
+		{"diskimg info missing", "", "diskimg: Could not open 'missing': No such file or directory\n", 1},
 		{"qemu-img -T x info missing", "", "qemu-img: Could not open 'missing': .*\n", 1},
 	} {
 		r := run(t, strings.Fields(c.line)...)
@@ -280,6 +281,44 @@ func TestCancel(t *testing.T) {
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
 			t.Errorf("left %q", left)
+		}
+	}
+}
+
+// People are told what to do next; who calls us qemu-img is not.
+func TestAdvice(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("text", []byte("nothing"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"diskimg convrt a b":                     "diskimg: Command not found: convrt; did you mean convert?\nTry 'diskimg --help' for more information\n",
+		"diskimg xyz":                            "diskimg: Command not found: xyz\nTry 'diskimg --help' for more information\n",
+		"diskimg info":                           "diskimg: Expecting one image file name\nusage: diskimg info [options] FILE\nTry 'diskimg info --help' for more information\n",
+		"diskimg dd if=text":                     "diskimg: Must specify both input and output files\nusage: diskimg dd [options] [bs=SIZE] [count=N] [skip=N] if=FILE of=OUTPUT\nTry 'diskimg dd --help' for more information\n",
+		"diskimg info -Z text":                   "diskimg: unrecognized option '-Z'\nusage: diskimg info [options] FILE\nTry 'diskimg info --help' for more information\n",
+		"diskimg info none":                      "diskimg: Could not open 'none': No such file or directory\n",
+		"diskimg info -f qcow2 text":             "diskimg: Could not open 'text': Image is not in qcow2 format\nhint: without -f the format is found out from the image\n",
+		"diskimg create -f qcow2 new":            "diskimg: new: Image creation needs a size parameter\nhint: after the name comes the size of the disk, such as 20G\n",
+		"diskimg create -f qcow2 -b text new":    "diskimg: new: Backing file specified without backing format\nDetected format of raw.\nhint: say with -F which format text has\n",
+		"diskimg create -f qcow2 -o foo=1 new 1": "diskimg: new: Invalid parameter 'foo'\nhint: 'diskimg create -f qcow2 -o help' lists what there is for -o\n",
+		"diskimg create -f foo new 1":            "diskimg: new: Unknown file format 'foo'\nhint: formats are " + strings.Join(formatNames(), ", ") + "\n",
+		"qemu-img create -f foo new 1":           "qemu-img: new: Unknown file format 'foo'\n",
+		"qemu-img convrt a b":                    "qemu-img: Command not found: convrt\nTry 'qemu-img --help' for more information\n",
+		"qemu-img dd if=text":                    "qemu-img: Must specify both input and output files\n",
+		"qemu-img info none":                     "qemu-img: Could not open 'none': Could not open 'none': No such file or directory\n",
+	} {
+		var out, errs bytes.Buffer
+		if code := Run(t.Context(), words(line), nil, &out, &errs); code != 1 || out.Len() > 0 || errs.String() != want {
+			t.Errorf("%s: exit code %d, %s\n%s\nwant\n%s", line, code, out.String(), errs.String(), want)
+		}
+	}
+	for _, a := range advices {
+		var errs bytes.Buffer
+		sh := &shell{name: "diskimg", err: &errs}
+		sh.report(openError("disk", block.Errorf(a.err, "something")))
+		if want := "diskimg: Could not open 'disk': something\nhint: " + a.advice + "\n"; errs.String() != want {
+			t.Errorf("%v: %q, want %q", a.err, errs.String(), want)
 		}
 	}
 }

@@ -140,7 +140,7 @@ func (c *convertCommand) check(sh *shell, args []string) error {
 	case c.keep && c.list.text != "":
 		return failf("-o has no effect when skipping image creation")
 	case len(args) < 2:
-		return failf("Must specify image file name")
+		return bareUsageError("Must specify image file name")
 	case len(args) > 2 && c.snapshot != nil:
 		return failf("No support for concatenating multiple snapshot")
 	case c.skipBroken && !c.bitmaps:

@@ -81,9 +81,25 @@ func (c *createCommand) run(sh *shell, args []string) error {
 		return sh.helpOptions(c.format, args)
 	}
 	if err := c.create(sh, args[0], bytes); err != nil {
-		return &sentence.Error{Text: args[0] + ": " + sentence.Of(err), Err: err}
+		return c.advise(&sentence.Error{Text: args[0] + ": " + sentence.Of(err), Err: err}, args)
 	}
 	return nil
+}
+
+// advise tells what may be missing from the command line.
+func (c *createCommand) advise(err error, args []string) error {
+	_, unknown := diskimg.FindCreator(c.format)
+	switch {
+	case unknown != nil:
+		return advised{err, "formats are " + strings.Join(formatNames(), ", ")}
+	case c.list.text != "" && errors.Is(err, block.ErrInvalid):
+		return advised{err, "'diskimg create -f " + c.format + " -o help' lists what there is for -o"}
+	case c.backing != nil && c.backingFormat == nil:
+		return advised{err, "say with -F which format " + *c.backing + " has"}
+	case len(args) == 1 && c.backing == nil:
+		return advised{err, "after the name comes the size of the disk, such as 20G"}
+	}
+	return err
 }
 
 // create makes the image. size is in decimal digits, empty if it is not given.

@@ -49,7 +49,7 @@ func (c *ddCommand) run(sh *shell, args []string) error {
 		return err
 	}
 	if c.in == nil || c.out == nil {
-		return failf("Must specify both input and output files")
+		return bareUsageError("Must specify both input and output files")
 	}
 	img, err := c.open(*c.in, diskimg.OpenOptions{})
 	if err != nil {

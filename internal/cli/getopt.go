@@ -31,6 +31,11 @@ type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
+// bareUsageError is one for which qemu-img gives no hint.
+type bareUsageError string
+
+func (e bareUsageError) Error() string { return string(e) }
+
 // badOption is an option that there is not, or that lacks its argument.
 type badOption struct {
 	word    string // as it was given

@@ -80,13 +80,13 @@ func (c *measureCommand) check(args []string) (json bool, err error) {
 	}
 	switch {
 	case len(args) > 1:
-		return false, failf("At most one filename argument is allowed.")
+		return false, bareUsageError("At most one filename argument is allowed.")
 	case len(args) == 1 && c.sizeArg != nil:
-		return false, failf("--size N cannot be used together with a filename.")
+		return false, bareUsageError("--size N cannot be used together with a filename.")
 	case len(args) == 0 && (c.imageOpts || c.format != "" || c.snapshot != nil):
-		return false, failf("--image-opts, -f, and -l require a filename argument.")
+		return false, bareUsageError("--image-opts, -f, and -l require a filename argument.")
 	case len(args) == 0 && c.sizeArg == nil:
-		return false, failf("Either --size N or one filename must be specified.")
+		return false, bareUsageError("Either --size N or one filename must be specified.")
 	}
 	return json, c.input.check()
 }
