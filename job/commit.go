@@ -22,7 +22,8 @@ type CommitOptions struct {
 	// RateLimit is how many bytes are written in a second at most; 0 is no
 	// limit.
 	RateLimit int64
-	// Progress, if not nil, is told how many bytes of the overlay are done.
+	// Progress, if not nil, is told how many bytes have been copied, of those
+	// that are to be.
 	Progress func(done, total int64)
 }
 

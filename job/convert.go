@@ -49,7 +49,8 @@ type ConvertOptions struct {
 	// by its offset in the target; it is written as zeros. Otherwise the first
 	// one ends the conversion.
 	Salvage func(off int64, err error)
-	// Progress, if not nil, is told how many bytes of the sources are done.
+	// Progress, if not nil, is told how many bytes have been copied, of those
+	// that are to be: zeros and what the backing image has are not counted.
 	Progress func(done, total int64)
 }
 
@@ -100,8 +101,13 @@ type conversion struct {
 
 	mu    sync.Mutex // for what follows, and for calls to o.Progress and o.Salvage
 	done  int64
+	total int64
 	pacer pacer
 }
+
+// reportEach is after how many bytes of an extent Progress is told, besides its
+// end.
+const reportEach = 2 << 20
 
 func newConversion(dst *block.Image, srcs []*block.Image, o ConvertOptions) (*conversion, error) {
 	c := &conversion{dst: dst, src: newSource(srcs), o: o, cluster: 1, grain: 4096}
@@ -176,12 +182,32 @@ func (c *conversion) setTarget() {
 	}
 }
 
-// report counts n bytes of the sources as done.
+// count finds out how much is to be copied.
+func (c *conversion) count(ctx context.Context) error {
+	if c.o.Progress == nil {
+		return nil
+	}
+	for s, err := range c.clusterSteps(ctx) {
+		if err != nil {
+			return nil // the copy will tell
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if s.do == replicate {
+			c.total += s.n
+		}
+	}
+	return nil
+}
+
+// report counts n bytes as copied.
 func (c *conversion) report(n int64) {
+	if n == 0 || c.o.Progress == nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.done += n
-	if c.o.Progress != nil {
-		c.o.Progress(c.done, c.src.size)
-	}
+	c.o.Progress(c.done, c.total)
 }

@@ -14,6 +14,9 @@ import (
 // run ends when everything is written or something has failed, and no
 // goroutine is left.
 func (c *conversion) run(ctx context.Context) error {
+	if err := c.count(ctx); err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -140,7 +143,7 @@ func (c *conversion) finish(ctx context.Context, l *lanes, k *chunk) error {
 	if k.data {
 		l.free <- k.buf
 	}
-	c.report(k.n)
+	c.report(k.copied)
 	return nil
 }
 

@@ -181,7 +181,8 @@ const (
 // chunk is the unit of work. Its data lies within one window of the target as
 // long as its buffer.
 type chunk struct {
-	n      int64 // bytes of the sources that are done with it
+	n      int64 // bytes of the sources that it covers
+	copied int64 // bytes that count as copied when it is written
 	window int64 // where its data begins, rounded down
 	runs   []run
 	data   bool // has runs of data
@@ -204,6 +205,7 @@ type run struct {
 func (c *conversion) chunks(ctx context.Context) iter.Seq2[*chunk, error] {
 	return func(yield func(*chunk, error) bool) {
 		k := newChunk()
+		unreported := int64(0)
 		for s, err := range c.clusterSteps(ctx) {
 			if err != nil {
 				if yield(k, nil) {
@@ -220,6 +222,12 @@ func (c *conversion) chunks(ctx context.Context) iter.Seq2[*chunk, error] {
 					k = newChunk()
 				}
 				s.off, s.n, s.fileOff = s.off+took, s.n-took, s.fileOff+took
+				if s.do == replicate {
+					unreported += took
+				}
+				if s.n == 0 || unreported >= reportEach {
+					k.copied, unreported = k.copied+unreported, 0
+				}
 			}
 		}
 		yield(k, nil)

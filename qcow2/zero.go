@@ -24,12 +24,42 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 	if !d.canMarkZero() || own && !d.geo.v3 {
 		return d.settle(asData(guestOff(off), guestOff(off+n)))
 	}
-	return d.settle(d.eachUnit(off, n, asData, func(e l2Entry, units uint64) (l2Entry, change) {
-		if e.desc == 0 && e.bitmap == 0 && d.backing == nil && !own {
-			return e, keep
-		}
+	mark := func(e l2Entry, units uint64) (l2Entry, change) {
 		return d.zeroed(e, units, flags&block.MayUnmap != 0)
-	}))
+	}
+	edge := func(from, to guestOff) error { return d.zeroEdge(from, to, mark) }
+	return d.settle(d.eachUnit(off, n, edge, mark))
+}
+
+// zeroEdge makes parts of units zero. A unit that reads as zero anyway becomes
+// zero as a whole; in others zeros are written.
+func (d *disk) zeroEdge(from, to guestOff, mark func(l2Entry, uint64) (l2Entry, change)) error {
+	for from < to {
+		start := from &^ (1<<d.geo.unitBits - 1)
+		end := min(start+1<<d.geo.unitBits, guestOff(d.Size()))
+		done, err := d.zeroIdle(start, end, mark)
+		if err == nil && !done {
+			err = d.zeroAsData(from, min(to, end), false)
+		}
+		if err != nil {
+			return err
+		}
+		from = end
+	}
+	return nil
+}
+
+// zeroIdle has the unit [start, end) changed if it reads as zero and holds no data.
+func (d *disk) zeroIdle(start, end guestOff, mark func(l2Entry, uint64) (l2Entry, change)) (done bool, err error) {
+	if err := d.relieve(); err != nil {
+		return false, err
+	}
+	r := d.ranges.Acquire(d.geo.alignDown(int64(start)), d.geo.clusterSize)
+	defer d.ranges.Release(r)
+	if !d.oldIsZero(start, end) {
+		return false, nil
+	}
+	return true, d.changeHeld(start, end, mark)
 }
 
 // canMarkZero reports whether an entry can say that a cluster reads as zero.
@@ -84,7 +114,7 @@ func (d *disk) zeroed(e l2Entry, units uint64, unmap bool) (l2Entry, change) {
 		return l2Entry{}, free
 	}
 	whole := !d.geo.extended || units == allAllocated
-	if whole && (unmap || e.compressed()) {
+	if whole && unmap || e.compressed() {
 		return d.zeroEntry(), free
 	}
 	if !d.geo.extended {
@@ -130,6 +160,10 @@ func (d *disk) eachUnit(off, n int64, edge func(from, to guestOff) error, f func
 	if err := edge(guestOff(off), guestOff(start)); err != nil {
 		return err
 	}
+	if d.partOfCompressed(start) || d.partOfCompressed(end) {
+		// It is written over as a whole, as QEMU does.
+		return edge(guestOff(start), guestOff(off+n))
+	}
 	for at := start; at < end; {
 		stop := d.wholeClusters(at, end)
 		step, err := d.changeSlice(guestOff(at), guestOff(stop), f)
@@ -145,6 +179,16 @@ func (d *disk) eachUnit(off, n int64, edge func(from, to guestOff) error, f func
 }
 
 var errPartOfCompressed = errors.New("part of a compressed cluster")
+
+// partOfCompressed reports whether at lies within a compressed cluster, which is
+// not at its start.
+func (d *disk) partOfCompressed(at int64) bool {
+	if d.geo.alignDown(at) == at || at >= d.Size() {
+		return false
+	}
+	e, err := d.Resolve(at, 1)
+	return err == nil && e.Kind == block.Special
+}
 
 // wholeClusters returns the end of the part of [at, end) that consists of whole
 // clusters, or of the part in at's cluster if that is not whole.
@@ -169,15 +213,20 @@ func (d *disk) changeSlice(off, end guestOff, f func(l2Entry, uint64) (l2Entry, 
 	first := d.geo.alignDown(int64(off))
 	r := d.ranges.Acquire(first, d.geo.alignUp(int64(off)+n)-first)
 	defer d.ranges.Release(r)
+	return n, d.changeHeld(off, off+guestOff(n), f)
+}
+
+// changeHeld changes the entries of a range that is locked and lies in one slice.
+func (d *disk) changeHeld(off, end guestOff, f func(l2Entry, uint64) (l2Entry, change)) error {
 	for {
 		d.mu.Lock()
-		missing, err := d.changeLocked(off, off+guestOff(n), f)
+		missing, err := d.changeLocked(off, end, f)
 		d.mu.Unlock()
 		if missing == 0 || err != nil {
-			return n, err
+			return err
 		}
 		if err := d.loadSlice(missing); err != nil {
-			return 0, err
+			return err
 		}
 	}
 }
@@ -204,7 +253,12 @@ func (d *disk) changeLocked(off, end guestOff, f func(l2Entry, uint64) (l2Entry,
 		return slice, err
 	}
 	for off < end {
-		next := min(end, guestOff(d.geo.alignDown(int64(off))+d.geo.clusterSize))
+		start := guestOff(d.geo.alignDown(int64(off)))
+		next := min(end, start+guestOff(d.geo.clusterSize))
+		whole := off == start && int64(next) == min(int64(start)+d.geo.clusterSize, d.Size())
+		if e := d.entryAt(b, at); e.compressed() && !whole {
+			return 0, errPartOfCompressed
+		}
 		if err := d.changeEntry(b, at, d.units(off, next), f); err != nil {
 			return 0, err
 		}
@@ -214,25 +268,18 @@ func (d *disk) changeLocked(off, end guestOff, f func(l2Entry, uint64) (l2Entry,
 }
 
 // units returns the mask of the units of [off, next), which lie in one cluster.
-// The end of the disk counts as the end of the cluster.
 func (d *disk) units(off, next guestOff) uint64 {
 	if !d.geo.extended {
 		return 1
 	}
 	start := guestOff(d.geo.alignDown(int64(off)))
-	if int64(next) == d.Size() {
-		next = start + guestOff(d.geo.clusterSize)
-	}
-	return unitMask(uint((off-start)>>d.geo.unitBits), uint((next-start)>>d.geo.unitBits))
+	return unitMask(uint((off-start)>>d.geo.unitBits), uint((next-start+1<<d.geo.unitBits-1)>>d.geo.unitBits))
 }
 
 func (d *disk) changeEntry(b *cache.Block, at int, units uint64, f func(l2Entry, uint64) (l2Entry, change)) error {
 	old := d.entryAt(b, at)
 	if _, err := d.geo.stateOf(old, 0, d.data != d.file); err != nil {
 		return damage(err)
-	}
-	if old.compressed() && d.geo.extended && units != allAllocated {
-		return errPartOfCompressed
 	}
 	e, c := f(old, units)
 	if c == keep || e == old {

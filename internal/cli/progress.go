@@ -78,6 +78,7 @@ func (p *progress) finish(err error) {
 		return
 	}
 	if err == nil {
+		p.total = max(p.total, 1)
 		p.done = p.total
 	}
 	p.draw(p, true)
