@@ -67,9 +67,10 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // kindError is a sentence that belongs to a sentinel without repeating it.
 type kindError struct {
-	kind error
-	text string
-	err  error
+	kind   error
+	text   string
+	err    error
+	detail string // the end of text that Brief leaves out
 }
 
 func (e *kindError) Error() string { return e.text }
@@ -86,6 +87,24 @@ func (e *kindError) Unwrap() []error {
 func Errorf(kind error, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return &kindError{kind: kind, text: err.Error(), err: errors.Unwrap(err)}
+}
+
+// Detailf makes an error that reads as brief, a colon and the formatted detail.
+func Detailf(kind error, brief, format string, args ...any) error {
+	detail := ": " + fmt.Sprintf(format, args...)
+	return &kindError{kind: kind, text: brief + detail, detail: detail}
+}
+
+// Brief takes out of text, which was made from err, what Detailf has added: it
+// leaves the words of the format's reference program alone, where that has some.
+func Brief(text string, err error) string {
+	var e *kindError
+	for ; errors.As(err, &e); err = e.err {
+		if e.detail != "" {
+			return strings.Replace(text, e.text, strings.TrimSuffix(e.text, e.detail), 1)
+		}
+	}
+	return text
 }
 
 // Corruptf is Errorf(ErrCorrupt, …).

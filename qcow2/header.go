@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/diskimg/diskimg/block"
 )
@@ -160,11 +161,11 @@ func (h *header) parseV3(b []byte) error {
 	h.length = be.Uint32(b[100:])
 	switch {
 	case h.length < minV3HeaderLength:
-		return block.Corruptf("qcow2 header too short: header_length is %d, version 3 needs %d", h.length, minV3HeaderLength)
+		return block.Detailf(block.ErrCorrupt, "qcow2 header too short", "header_length is %d, version 3 needs %d", h.length, minV3HeaderLength)
 	case int64(h.length) > h.clusterSize():
-		return block.Corruptf("qcow2 header exceeds cluster size: header_length is %d, a cluster has %d bytes", h.length, h.clusterSize())
+		return block.Detailf(block.ErrCorrupt, "qcow2 header exceeds cluster size", "header_length is %d, a cluster has %d bytes", h.length, h.clusterSize())
 	case h.refcountOrder > 6:
-		return block.Corruptf("Reference count entry width too large: refcount_order is %d; may not exceed 6 (64 bits)", h.refcountOrder)
+		return block.Detailf(block.ErrCorrupt, "Reference count entry width too large; may not exceed 64 bits", "refcount_order is %d", h.refcountOrder)
 	}
 	return nil
 }
@@ -205,13 +206,13 @@ func (h *header) parseExtensions(b []byte, more bool) error {
 	end := uint64(len(b))
 	if h.backingOffset != 0 {
 		if h.backingOffset > uint64(h.clusterSize()) {
-			return block.Corruptf("Invalid backing file offset: %#x is beyond the first cluster of %d bytes", h.backingOffset, h.clusterSize())
+			return block.Detailf(block.ErrCorrupt, "Invalid backing file offset", "%#x is beyond the first cluster of %d bytes", h.backingOffset, h.clusterSize())
 		}
 		if h.backingOffset <= end {
 			end, more = h.backingOffset, false
 		}
 	}
-	for at := uint64(h.length); at+8 <= end; {
+	for at := uint64(h.length); at < end && at+8 <= uint64(len(b)); {
 		kind, n := binary.BigEndian.Uint32(b[at:]), uint64(binary.BigEndian.Uint32(b[at+4:]))
 		if kind == extEnd {
 			return nil
@@ -220,8 +221,8 @@ func (h *header) parseExtensions(b []byte, more bool) error {
 		if n > end-at && more {
 			return errMoreHeader
 		}
-		if n > end-at {
-			return block.Corruptf("Header extension too large: %#x has %d bytes, %d are left", kind, n, end-at)
+		if left := max(end, at) - at; n > left {
+			return block.Detailf(block.ErrCorrupt, "Header extension too large", "%#x has %d bytes, %d are left", kind, n, left)
 		}
 		if len(h.extensions) == maxExtensions {
 			return block.Corruptf("Too many header extensions: more than %d", maxExtensions)
@@ -253,7 +254,7 @@ func (h *header) parseBackingName(b []byte) error {
 	n := backingLength(b)
 	limit := min(maxBackingName, uint64(h.clusterSize())-h.backingOffset)
 	if n > limit {
-		return block.Corruptf("Backing file name too long: %d bytes at offset %#x, at most %d fit", n, h.backingOffset, limit)
+		return block.Detailf(block.ErrCorrupt, "Backing file name too long", "%d bytes at offset %#x, at most %d fit", n, h.backingOffset, limit)
 	}
 	if h.backingOffset+n > uint64(len(b)) {
 		return block.Corruptf("Backing file name is cut short: %d bytes at offset %#x, the file has %d", n, h.backingOffset, len(b))
@@ -398,7 +399,7 @@ func (h *header) validate() error {
 
 // validateFields is validate for who does not want the guest's data.
 func (h *header) validateFields() error {
-	for _, check := range []func() error{h.unknownFeatures, h.validateFeatures, h.validateSize, h.validateTables} {
+	for _, check := range []func() error{h.unknownFeatures, h.validateFeatures, h.validateTables, h.validateSize} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -410,11 +411,11 @@ func (h *header) validateFeatures() error {
 	zstd := h.incompat&incompatCompression != 0
 	switch {
 	case h.compression > compressionZstd:
-		return block.Unsupportedf("Unknown compression type %d; known are 0 (zlib) and 1 (zstd)", h.compression)
+		return block.Detailf(block.ErrUnsupported, fmt.Sprintf("qcow2: unknown compression type: %d", h.compression), "known are 0 (zlib) and 1 (zstd)")
 	case zstd && h.compression == compressionZlib:
-		return block.Corruptf("Compression type incompatible feature bit is set, but compression_type is 0 (zlib)")
+		return block.Detailf(block.ErrCorrupt, "qcow2: Compression type incompatible feature bit must not be set", "compression_type is 0 (zlib)")
 	case !zstd && h.compression != compressionZlib:
-		return block.Corruptf("Compression type incompatible feature bit must be set for compression_type %d", h.compression)
+		return block.Detailf(block.ErrCorrupt, "qcow2: Compression type incompatible feature bit must be set", "compression_type is %d", h.compression)
 	case h.incompat&incompatExtendedL2 != 0 && h.clusterBits < 14:
 		return block.Corruptf("Extended L2 entries need clusters of at least 16384 bytes, this image has %d", h.clusterSize())
 	case h.autoclear&autoclearRawData != 0 && h.incompat&incompatDataFile != 0 && h.backingName != "":
@@ -438,11 +439,14 @@ func (h *header) validateCrypt() error {
 
 func (h *header) validateSize() error {
 	if h.size > maxSize {
-		return block.Corruptf("virtual size of %d bytes is too large, the limit is %d", h.size, int64(maxSize))
+		return block.Detailf(block.ErrCorrupt, "Image is too big", "virtual size of %d bytes, the limit is %d", h.size, int64(maxSize))
 	}
 	g := h.geometry()
-	if need := g.l1Entries(int64(h.size)); need > uint64(h.l1Size) {
-		return block.Corruptf("L1 table is too small: it has %d entries, a disk of %d bytes needs %d", h.l1Size, h.size, need)
+	switch need := g.l1Entries(int64(h.size)); {
+	case need > math.MaxInt32:
+		return block.Detailf(block.ErrCorrupt, "Image is too big", "%d bytes need an L1 table of %d entries", h.size, need)
+	case need > uint64(h.l1Size):
+		return block.Detailf(block.ErrCorrupt, "L1 table is too small", "it has %d entries, a disk of %d bytes needs %d", h.l1Size, h.size, need)
 	}
 	return nil
 }
@@ -450,18 +454,18 @@ func (h *header) validateSize() error {
 func (h *header) validateTables() error {
 	cs := uint64(h.clusterSize())
 	switch {
-	case uint64(h.l1Size)*8 > maxL1Bytes:
-		return block.Corruptf("Active L1 table too large: %d entries, the limit is %d", h.l1Size, maxL1Bytes/8)
-	case h.l1Offset%cs != 0 || h.l1Offset >= maxHostOffset || h.l1Size > 0 && h.l1Offset == 0:
-		return block.Corruptf("Active L1 table offset invalid: %#x", h.l1Offset)
 	case uint64(h.reftableClusters)*cs > maxReftableBytes:
-		return block.Corruptf("Image does not contain a valid refcount table: %d clusters of %d bytes, the limit is %d bytes", h.reftableClusters, cs, maxReftableBytes)
+		return block.Detailf(block.ErrCorrupt, "Reference count table too large", "%d clusters of %d bytes, the limit is %d bytes", h.reftableClusters, cs, maxReftableBytes)
 	case h.reftableOffset%cs != 0 || h.reftableOffset >= maxHostOffset:
-		return block.Corruptf("Reference count table offset invalid: %#x", h.reftableOffset)
+		return block.Detailf(block.ErrCorrupt, "Reference count table offset invalid", "%#x", h.reftableOffset)
 	case h.snapshotCount > maxSnapshots:
-		return block.Corruptf("Too many snapshots: %d, the limit is %d", h.snapshotCount, maxSnapshots)
-	case h.snapshotCount > 0 && (h.snapshotsOffset%cs != 0 || h.snapshotsOffset >= maxHostOffset || h.snapshotsOffset == 0):
-		return block.Corruptf("Snapshot table offset invalid: %#x", h.snapshotsOffset)
+		return block.Detailf(block.ErrCorrupt, "Snapshot table too large", "%d snapshots, the limit is %d", h.snapshotCount, maxSnapshots)
+	case h.snapshotsOffset%cs != 0 || h.snapshotsOffset >= maxHostOffset || h.snapshotsOffset == 0 && h.snapshotCount > 0:
+		return block.Detailf(block.ErrCorrupt, "Snapshot table offset invalid", "%#x", h.snapshotsOffset)
+	case uint64(h.l1Size)*8 > maxL1Bytes:
+		return block.Detailf(block.ErrCorrupt, "Active L1 table too large", "%d entries, the limit is %d", h.l1Size, maxL1Bytes/8)
+	case h.l1Offset%cs != 0 || h.l1Offset >= maxHostOffset || h.l1Size > 0 && h.l1Offset == 0:
+		return block.Detailf(block.ErrCorrupt, "Active L1 table offset invalid", "%#x", h.l1Offset)
 	}
 	return nil
 }

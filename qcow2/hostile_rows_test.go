@@ -96,13 +96,17 @@ func (l *hostiles) sizes() {
 		}
 	}
 	for _, order := range []uint32{7, 8, 31, 32, 63, math.MaxUint32} {
-		l.add(fmt.Sprintf("refcount_order %d", order), "v3", corrupt("refcount_order is %d; may not exceed 6 (64 bits)", order), field32(hRefcountOrder, order))
+		l.add(fmt.Sprintf("refcount_order %d", order), "v3", corrupt("refcount_order is %d", order), field32(hRefcountOrder, order))
 	}
 	for _, size := range []uint64{1 << 63, math.MaxUint64, math.MaxUint64 - 4095, math.MaxInt64, 1<<63 - 1<<30 + 512} {
-		l.add(fmt.Sprintf("size %#x", size), "v3", corrupt("virtual size of %d bytes is too large, the limit is 9223372035781033984", size), field64(hSize, size))
+		l.add(fmt.Sprintf("size %#x", size), "v3", corrupt("virtual size of %d bytes, the limit is 9223372035781033984", size), field64(hSize, size))
 	}
 	for _, size := range []uint64{2<<20 + 1, 1 << 40, 1<<63 - 1<<30} {
-		l.add(fmt.Sprintf("size %#x", size), "v3", corrupt("L1 table is too small: it has 1 entries, a disk of %d bytes needs %d", size, (size+2<<20-1)>>21), field64(hSize, size))
+		text := fmt.Sprintf("L1 table is too small: it has 1 entries, a disk of %d bytes needs %d", size, (size+2<<20-1)>>21)
+		if size > 1<<52 {
+			text = fmt.Sprintf("Image is too big: %d bytes need an L1 table of %d entries", size, (size+2<<20-1)>>21)
+		}
+		l.add(fmt.Sprintf("size %#x", size), "v3", corrupt("%s", text), field64(hSize, size))
 	}
 }
 
@@ -154,7 +158,7 @@ func (l *hostiles) refcountTables() {
 		{"64k", 129}, {"64k", 1 << 16}, {"64k", math.MaxUint32}, {"v3", 2049}, {"v2", 1 << 20}, {"v3", math.MaxUint32},
 		{"512", 16385}, {"512", 1 << 23}, {"512", math.MaxUint32}, {"2M", 5}, {"2M", 1 << 11}, {"2M", math.MaxUint32},
 	} {
-		l.add(fmt.Sprintf("refcount_table_clusters %d", c.clusters), c.seed, corrupt("valid refcount table: %d clusters of", c.clusters), field32(hReftableClusters, c.clusters))
+		l.add(fmt.Sprintf("refcount_table_clusters %d", c.clusters), c.seed, corrupt("Reference count table too large: %d clusters of", c.clusters), field32(hReftableClusters, c.clusters))
 	}
 	for _, off := range []uint64{1, 513, 0x1008, 0xffffffffffff0000, 1 << 56, 1 << 63, math.MaxUint64} {
 		h := l.add(fmt.Sprintf("refcount_table_offset %#x", off), "v3", corrupt("Reference count table offset invalid: %#x", off), field64(hReftableOffset, off))
@@ -257,11 +261,11 @@ func (l *hostiles) dataFiles() {
 }
 
 func (l *hostiles) snapshots() {
-	l.add("65537 snapshots", "v3", corrupt("Too many snapshots: 65537, the limit is 65536"), func(f *forge) {
+	l.add("65537 snapshots", "v3", corrupt("Snapshot table too large: 65537 snapshots, the limit is 65536"), func(f *forge) {
 		f.addSnapshots("a")
 		f.put32(hSnapshots, 65537)
 	})
-	l.add("4294967295 snapshots", "v2", corrupt("Too many snapshots: 4294967295, the limit is 65536"), field32(hSnapshots, math.MaxUint32))
+	l.add("4294967295 snapshots", "v2", corrupt("Snapshot table too large: 4294967295 snapshots, the limit is 65536"), field32(hSnapshots, math.MaxUint32))
 	for _, off := range []uint64{0, 1, 0x1008, 1 << 56, 1 << 63, 0xffffffffffff0000} {
 		h := l.add(fmt.Sprintf("snapshots_offset %#x", off), "v3", corrupt("Snapshot table offset invalid: %#x", off), func(f *forge) {
 			f.addSnapshots("a")
@@ -302,10 +306,10 @@ func (l *hostiles) features() {
 		f.setExtensions([]ext{{featureExtension, append([]byte{0, 5}, "time travel"+strings.Repeat("\x00", 35)...)}})
 	})
 	for _, v := range []byte{2, 3, 255} {
-		l.add(fmt.Sprintf("compression_type %d", v), "zstd", unsupported("Unknown compression type %d", v), func(f *forge) { f.b[hCompression] = v })
+		l.add(fmt.Sprintf("compression_type %d", v), "zstd", unsupported("unknown compression type: %d", v), func(f *forge) { f.b[hCompression] = v })
 	}
-	l.add("compression_type without its feature", "zstd", corrupt("Compression type incompatible feature bit must be set for compression_type 1"), field64(hIncompat, 0))
-	l.add("feature without its compression_type", "zstd", corrupt("feature bit is set, but compression_type is 0 (zlib)"), func(f *forge) { f.b[hCompression] = 0 })
+	l.add("compression_type without its feature", "zstd", corrupt("feature bit must be set: compression_type is 1"), field64(hIncompat, 0))
+	l.add("feature without its compression_type", "zstd", corrupt("feature bit must not be set: compression_type is 0 (zlib)"), func(f *forge) { f.b[hCompression] = 0 })
 	l.add("extended L2 with small clusters", "v3", corrupt("Extended L2 entries need clusters of at least 16384 bytes, this image has 4096"), field64(hIncompat, bitExtended))
 	for method, text := range map[uint32]string{3: "Unsupported encryption method 3", math.MaxUint32: "Unsupported encryption method 4294967295"} {
 		l.add(fmt.Sprintf("crypt_method %d", method), "v3", unsupported("%s", text), field32(hCryptMethod, method))

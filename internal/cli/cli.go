@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/sentence"
 	"golang.org/x/term"
 )
@@ -205,7 +206,7 @@ func (sh *shell) report(err error) int {
 	}
 	var list messages
 	if !errors.As(err, &list) {
-		list = messages{sentence.Of(err)}
+		list = messages{sh.words(err)}
 	}
 	for _, text := range list {
 		if !sh.emulate {
@@ -215,6 +216,15 @@ func (sh *shell) report(err error) int {
 	}
 	sh.advise(err)
 	return code
+}
+
+// words is the message of an error.
+func (sh *shell) words(err error) string {
+	text := sentence.Of(err)
+	if sh.emulate {
+		text = block.Brief(text, err)
+	}
+	return text
 }
 
 // complain prints a message to standard error.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/diskimg/diskimg"
-	"github.com/diskimg/diskimg/internal/sentence"
 )
 
 // This file is what the commands of qemu-io share: the open image, requests
@@ -151,7 +150,7 @@ func (s *ioSession) tell(w *ioWord, err error) {
 	case errors.As(err, &complains):
 		fmt.Fprintln(s.sh.err, complains)
 	default:
-		s.sh.complain("%s", sentence.Of(err))
+		s.sh.complain("%s", s.sh.words(err))
 	}
 }
 
