@@ -65,6 +65,17 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// DamageError is corruption of the metadata of an image that was met in use.
+type DamageError struct {
+	Marked bool // the image has been marked as corrupt for it, and is written no more
+	Err    error
+}
+
+func (e *DamageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *DamageError) Unwrap() error { return e.Err }
+
 // kindError is a sentence that belongs to a sentinel without repeating it.
 type kindError struct {
 	kind   error
@@ -91,8 +102,8 @@ func Errorf(kind error, format string, args ...any) error {
 
 // Detailf makes an error that reads as brief, a colon and the formatted detail.
 func Detailf(kind error, brief, format string, args ...any) error {
-	detail := ": " + fmt.Sprintf(format, args...)
-	return &kindError{kind: kind, text: brief + detail, detail: detail}
+	err := fmt.Errorf(format, args...)
+	return &kindError{kind: kind, text: brief + ": " + err.Error(), err: errors.Unwrap(err), detail: ": " + err.Error()}
 }
 
 // Brief takes out of text, which was made from err, what Detailf has added: it

@@ -374,8 +374,11 @@ func (k *checker) countCluster(e l2Entry, next *hostOff, times uint32, active bo
 		*next = host + hostOff(g.clusterSize)
 	}
 	if int64(host)&(g.clusterSize-1) != 0 {
-		k.find(block.Corruption, "ERROR offset=%x: Cluster is not properly aligned; L2 entry corrupted.", int64(host))
-		return
+		what := "Data"
+		if g.extended && e.bitmap&allAllocated == 0 || !g.extended && e.desc&flagZero != 0 {
+			what = "Preallocated"
+		}
+		k.find(block.Corruption, "ERROR offset=%x: %s cluster is not properly aligned; L2 entry corrupted.", int64(host), what)
 	}
 	if k.d.data == k.d.file {
 		k.referTimes(uint64(host), g.clusterSize, times)

@@ -289,13 +289,9 @@ func (d *disk) refusal() error {
 	return d.sealed
 }
 
-// damaged is corruption found in the tables in use, as opposed to the guest's
+// damage is corruption found in the tables in use, as opposed to the guest's
 // data: the image is marked.
-type damaged struct{ error }
-
-func (e *damaged) Unwrap() error { return e.error }
-
-func damage(err error) error { return &damaged{err} }
+func damage(err error) error { return &block.DamageError{Err: err} }
 
 // corrupt marks the image as corrupt and refuses all further writes. Needs mu
 // exclusively.
@@ -303,6 +299,11 @@ func (d *disk) corrupt(cause error) error {
 	if !d.writable || d.broken != nil {
 		return cause
 	}
+	var e *block.DamageError
+	if errors.As(cause, &e) {
+		cause = e.Err
+	}
+	cause = &block.DamageError{Marked: true, Err: cause}
 	d.broken = block.Errorf(block.ErrBroken, "image is marked corrupt and can no longer be written: %w", cause)
 	if d.geo.v3 {
 		d.hdr.incompat |= incompatCorrupt
@@ -319,12 +320,12 @@ func (d *disk) settle(err error) error {
 	if err == nil {
 		return nil
 	}
-	var e *damaged
-	if !errors.As(err, &e) {
+	var e *block.DamageError
+	if !errors.As(err, &e) || e.Marked {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.corrupt(e.error)
-	return e.error
+	d.corrupt(e.Err)
+	return &block.DamageError{Marked: d.writable, Err: e.Err}
 }

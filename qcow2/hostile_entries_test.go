@@ -49,7 +49,7 @@ func badEntries() (list []badEntry) {
 			if flags&zeroFlag != 0 && seed == "v2" {
 				continue
 			}
-			b := badEntry{seed: seed, edit: l2(seed, off|flags), read: text, write: text, found: "Cluster is not properly aligned; L2 entry corrupted."}
+			b := badEntry{seed: seed, edit: l2(seed, off|flags), read: text, write: text, found: "cluster is not properly aligned; L2 entry corrupted."}
 			b.name = fmt.Sprintf("%s L2 entry %#x", seed, off|flags)
 			list = append(list, b)
 		}

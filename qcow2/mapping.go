@@ -86,7 +86,11 @@ func (d *disk) addCluster(run *extentRun, e l2Entry, off, next guestOff) (more b
 		unit, stop := d.unitAt(e, off)
 		x, err := d.extentOf(e, unit, off)
 		if err != nil {
-			return false, damage(err)
+			invalid := "Invalid cluster entry found"
+			if !run.inPlace {
+				invalid += " " // so does QEMU
+			}
+			return false, d.describeDamage(e, off, invalid, err)
 		}
 		switch {
 		case !run.inPlace:

@@ -228,7 +228,7 @@ func (d *disk) mayOpen(o *OpenOptions) error {
 		return block.Invalidf("an image can't be written that is opened not to be read")
 	}
 	if d.hdr.incompat&incompatCorrupt != 0 && !o.Repair {
-		return block.Corruptf("Image is corrupt; cannot be opened read/write")
+		return block.Corruptf("qcow2: Image is corrupt; cannot be opened read/write")
 	}
 	if o.NoBacking && d.hdr.backingName != "" {
 		d.sealed = block.Invalidf("an image whose backing file is left closed can't be written")

@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sort"
 
@@ -181,7 +182,44 @@ func (d *disk) mayWriteMeta(kind metaKind, off hostOff, n int64) error {
 	if r, ok := d.meta.hit(first, count); ok && r.kind != kind {
 		other = r.kind.String()
 	}
-	return d.corrupt(block.Corruptf("Preventing invalid write on metadata (overlaps with %s): %s at %#x", other, kind, int64(off)))
+	return d.corrupt(overlap(other, "%s at %#x", kind, int64(off)))
+}
+
+// overlap says that something can't be written because of what else is there.
+func overlap(with, format string, args ...any) error {
+	return block.Detailf(block.ErrCorrupt, "Preventing invalid write on metadata (overlaps with "+with+")", format, args...)
+}
+
+// damagedEntry says where the L2 entry is that err has been found in. Needs mu.
+func (d *disk) damagedEntry(e l2Entry, off guestOff, err error) error {
+	return d.describeDamage(e, off, "Invalid cluster entry found", err)
+}
+
+func (d *disk) describeDamage(e l2Entry, off guestOff, invalid string, err error) error {
+	table, _ := d.l2Table(off)
+	where := fmt.Sprintf("(L2 offset: %s, L2 index: %s)", hex(int64(table)), hex(d.geo.l2Index(off)))
+	placed := !e.compressed() && e.host() != 0
+	unaligned := placed && int64(e.host())&(d.geo.clusterSize-1) != 0
+	text := invalid + " " + where
+	switch {
+	case unaligned && e.desc&flagZero != 0 && !d.geo.extended:
+		text = fmt.Sprintf("Preallocated zero cluster offset %s unaligned %s", hex(int64(e.host())), where)
+	case unaligned:
+		text = fmt.Sprintf("Cluster allocation offset %s unaligned %s", hex(int64(e.host())), where)
+	case !d.geo.v3 && e.desc&flagZero != 0 && !e.compressed():
+		text = "Zero cluster entry found in pre-v3 image " + where
+	case d.data != d.file && e.compressed():
+		text = "Compressed cluster entry found in image with external data file " + where
+	}
+	return damage(block.Detailf(block.ErrCorrupt, text, "%w", err))
+}
+
+// hex is a number as messages of QEMU have it.
+func hex(n int64) string {
+	if n == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%#x", n)
 }
 
 // mayGiveUp refuses to free metadata as if it were what an L2 entry refers to.
@@ -219,7 +257,7 @@ func (d *disk) mayWriteData(off hostOff, n int64) error {
 	first := int64(off) >> d.geo.clusterBits
 	count := (int64(off)+n-1)>>d.geo.clusterBits - first + 1
 	if r, ok := d.meta.hit(first, count); ok {
-		return damage(block.Corruptf("Preventing invalid write on metadata (overlaps with %s): data cluster at %#x", r.kind, int64(off)))
+		return damage(overlap(r.kind.String(), "data cluster at %#x", int64(off)))
 	}
 	if first+count > d.fileEnd {
 		return damage(block.Corruptf("data cluster at %#x lies beyond the end of the file", int64(off)))

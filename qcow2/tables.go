@@ -41,7 +41,7 @@ func (d *disk) l2Table(off guestOff) (hostOff, error) {
 	}
 	table := hostOff(d.l1[i] & offsetMask)
 	if int64(table)&(d.geo.clusterSize-1) != 0 {
-		return 0, damage(block.Corruptf("L2 table offset %#x unaligned (L1 index: %#x)", int64(table), i))
+		return 0, damage(block.Corruptf("L2 table offset %s unaligned (L1 index: %s)", hex(int64(table)), hex(i)))
 	}
 	return table, nil
 }

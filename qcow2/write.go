@@ -189,7 +189,7 @@ func (d *disk) isInPlace(e l2Entry, off guestOff, n int64) (bool, error) {
 		unit, stop := d.unitAt(e, off)
 		s, err := d.state(e, unit, off)
 		if err != nil {
-			return false, damage(err)
+			return false, d.damagedEntry(e, off, err)
 		}
 		if s != normal || !d.exclusive(e) {
 			return false, nil

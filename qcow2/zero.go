@@ -136,7 +136,7 @@ func (d *disk) zeroEntry() l2Entry {
 // where the backing image showed before.
 func (d *disk) discarded(e l2Entry) (l2Entry, change) {
 	switch {
-	case e == l2Entry{} && d.backing == nil, e == d.zeroEntry():
+	case e.desc&^flagZero == 0 && d.backing == nil, e == d.zeroEntry():
 		return e, keep
 	case !d.geo.v3:
 		return l2Entry{}, free
@@ -259,7 +259,7 @@ func (d *disk) changeLocked(off, end guestOff, f func(l2Entry, uint64) (l2Entry,
 		if e := d.entryAt(b, at); e.compressed() && !whole {
 			return 0, errPartOfCompressed
 		}
-		if err := d.changeEntry(b, at, d.units(off, next), f); err != nil {
+		if err := d.changeEntry(b, at, off, d.units(off, next), f); err != nil {
 			return 0, err
 		}
 		off, at = next, at+1<<d.geo.entryBits
@@ -276,10 +276,10 @@ func (d *disk) units(off, next guestOff) uint64 {
 	return unitMask(uint((off-start)>>d.geo.unitBits), uint((next-start+1<<d.geo.unitBits-1)>>d.geo.unitBits))
 }
 
-func (d *disk) changeEntry(b *cache.Block, at int, units uint64, f func(l2Entry, uint64) (l2Entry, change)) error {
+func (d *disk) changeEntry(b *cache.Block, at int, off guestOff, units uint64, f func(l2Entry, uint64) (l2Entry, change)) error {
 	old := d.entryAt(b, at)
 	if _, err := d.geo.stateOf(old, 0, d.data != d.file); err != nil {
-		return damage(err)
+		return d.damagedEntry(old, off, err)
 	}
 	e, c := f(old, units)
 	if c == keep || e == old {

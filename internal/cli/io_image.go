@@ -173,6 +173,10 @@ func (s *ioSession) close() error {
 	s.settle()
 	err := s.img.Close()
 	s.img = nil
+	if s.damaged {
+		err = nil // it has been told
+	}
+	s.damaged = false
 	return err
 }
 
@@ -347,5 +351,18 @@ func (s *ioSession) writeState(p []byte, off int64) error {
 	return v.WriteVMState(p, off)
 }
 
-// cause words the error of a request.
-func (s *ioSession) cause(err error) string { return ioCause(err) }
+// cause words the error of a request, and tells of damage to the image when it
+// is met first.
+func (s *ioSession) cause(err error) string {
+	var e *block.DamageError
+	if errors.As(err, &e) && !s.damaged {
+		s.damaged = true
+		format, text := s.img.Format(), block.Brief(e.Error(), e)
+		if e.Marked {
+			fmt.Fprintf(s.sh.err, "%s: Marking image as corrupt: %s; further corruption events will be suppressed\n", format, text)
+		} else {
+			fmt.Fprintf(s.sh.err, "%s: Image is corrupt: %s; further non-fatal corruption events will be suppressed\n", format, text)
+		}
+	}
+	return ioCause(err)
+}

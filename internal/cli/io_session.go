@@ -18,12 +18,13 @@ import (
 type ioSession struct {
 	passphrase diskimg.Passphrase // of encrypted images
 
-	sh     *shell
-	out    *bufio.Writer // all output; what the C library would hold back is
-	img    *diskimg.Image
-	opened ioOpening // how img was
-	failed bool      // some command has
-	quit   bool
+	sh      *shell
+	out     *bufio.Writer // all output; what the C library would hold back is
+	img     *diskimg.Image
+	opened  ioOpening // how img was
+	failed  bool      // some command has
+	damaged bool      // img is, and that has been told
+	quit    bool
 
 	done    chan finished // requests that are over, whose result is to be printed
 	heard   ioHeard
