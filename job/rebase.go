@@ -86,23 +86,33 @@ type rebase struct {
 	done int64
 }
 
+// turn is a span to be compared, and written when its turn has come: what is
+// copied lies in the overlay in the order of the disk.
+type turn struct {
+	span
+	come, over chan struct{}
+}
+
 // run compares all that the overlay does not hold itself.
 func (r *rebase) run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	todo := make(chan span)
+	todo := make(chan turn)
 	var wg sync.WaitGroup
 	for range workers(r.o.Workers) {
 		wg.Go(func() {
 			a, b := make([]byte, r.chunk), make([]byte, r.chunk)
-			for s := range todo {
-				if err := r.settle(s, a[:s.n], b[:s.n]); err != nil {
+			for t := range todo {
+				if err := r.settle(ctx, t, a[:t.n], b[:t.n]); err != nil {
 					stop(err)
 				}
-				r.progress(s.n)
+				close(t.over)
+				r.progress(t.n)
 			}
 		})
 	}
+	come := make(chan struct{})
+	close(come)
 	for s, err := range r.spans(ctx) {
 		if err != nil {
 			stop(err)
@@ -112,9 +122,11 @@ func (r *rebase) run(ctx context.Context) error {
 		}
 		if s.idle() {
 			r.progress(s.n)
-		} else {
-			todo <- s
+			continue
 		}
+		t := turn{s, come, make(chan struct{})}
+		todo <- t
+		come = t.over
 	}
 	close(todo)
 	wg.Wait()
@@ -206,7 +218,17 @@ func inChain(img *block.Image, depth int) *block.Image {
 }
 
 // settle compares a span and copies the clusters that differ into the overlay.
-func (r *rebase) settle(s span, a, b []byte) error {
+func (r *rebase) settle(ctx context.Context, t turn, a, b []byte) error {
+	err := r.read(t.span, a, b)
+	<-t.come
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	return r.copyClusters(t.off, a, b)
+}
+
+// read reads what a span shows now, and what it would show.
+func (r *rebase) read(s span, a, b []byte) error {
 	for _, side := range []struct {
 		wanted bool
 		img    *block.Image
@@ -218,7 +240,7 @@ func (r *rebase) settle(s span, a, b []byte) error {
 			return err
 		}
 	}
-	return r.copyClusters(s.off, a, b)
+	return nil
 }
 
 // copyClusters writes those clusters of a that are not the same in b. A write

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -65,6 +66,10 @@ func TestRebaseProperties(t *testing.T) {
 		must(t, job.Rebase(t.Context(), top.image(), next, o))
 		if top.name != name || !top.flushed || last != size {
 			t.Errorf("seed %d: renamed to %q, flushed %t, progress %d of %d", seed, top.name, top.flushed, last, size)
+		}
+		inOrder := func(a, b write) int { return int(a.off - b.off) }
+		if writes := slices.DeleteFunc(slices.Clone(top.writes), func(w write) bool { return w.op == "flush" }); !slices.IsSortedFunc(writes, inOrder) {
+			t.Errorf("seed %d: not written in the order of the disk: %v", seed, writes)
 		}
 		top.backing = next
 		mustEqual(t, "the overlay", content(t, top.image()), want)
