@@ -1,69 +1,42 @@
 package accept
 
 import (
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
-
-	"github.com/diskimg/diskimg/internal/qemu"
 )
 
-// formats are the names of formats, with options for images in them that have
-// just the size of the disk.
-var formats = []struct{ name, options string }{
-	{"raw", ""}, {"qcow2", ""}, {"qed", ""}, {"vpc", "-o force_size=on"}, {"vpc", "-o force_size=on,subformat=fixed"},
+// formats are all that can be made, as options of convert.
+// checkers are those who can check them; qemu-img 7.2 finds a leak in all
+// images with tables of two clusters, its own too.
+var formats = []struct {
+	name, options string
+	checkers      []*tool
+}{
+	{"raw", "-O raw", nil},
+	{"qcow2", "-O qcow2", []*tool{&theirs, &ours}},
+	{"qed", "-O qed", []*tool{&theirs, &ours}},
+	{"qed", "-O qed -o cluster_size=4k,table_size=2", []*tool{&ours}},
+	{"vpc", "-O vpc -o force_size=on", nil},
+	{"vpc", "-O vpc -o force_size=on,subformat=fixed", nil},
 }
 
-// TestFormats converts the disk from each format into each other. What it is
-// converted from was made by qemu-img; both programs find the disk in the result.
+// TestFormats brings the disk from each format, as qemu-img writes it, into each
+// format, and from there back to raw.
 func TestFormats(t *testing.T) {
 	raw, sum := disk(t)
-	for i, from := range formats {
-		dir := t.TempDir()
+	dir := t.TempDir()
+	for _, from := range formats {
 		src := filepath.Join(dir, "source")
-		theirs.convert(t, "-f raw -O "+from.name+" "+from.options, raw, src)
-		for k, to := range formats {
-			t.Run(strings.Join([]string{from.name, strconv.Itoa(i), to.name, strconv.Itoa(k)}, " "), func(t *testing.T) {
-				image := filepath.Join(t.TempDir(), "disk")
-				ours.convert(t, "-f "+from.name+" -O "+to.name+" "+to.options, src, image)
-				holds(t, to.name, image, raw, sum)
+		theirs.convert(t, "-f raw "+from.options, raw, src)
+		for _, to := range formats {
+			t.Run(from.options+" to "+to.options, func(t *testing.T) {
+				dst := filepath.Join(t.TempDir(), "disk")
+				ours.convert(t, "-f "+from.name+" "+to.options, src, dst)
+				for _, p := range to.checkers {
+					p.run(t, "check", "-f", to.name, dst)
+				}
+				holds(t, to.name, dst, raw, sum)
 			})
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
 	}
-}
-
-// TestOverVPC has overlays in qcow2 above VHDs: above a dynamic one, which both
-// programs read, and above a child of that, which ours reads.
-func TestOverVPC(t *testing.T) {
-	raw, _ := disk(t)
-	dir := t.TempDir()
-	path := func(name string) string { return filepath.Join(dir, name) }
-	n := diskSize(t)
-	theirs.convert(t, "-f raw -O vpc -o force_size=on", raw, path("base.vhd"))
-	theirs.run(t, "create", "-q", "-f", "qcow2", "-b", "base.vhd", "-F", "vpc", path("over.qcow2"), strconv.FormatInt(n+1<<20, 10))
-	qemu.IO(t, path("over.qcow2"), "qcow2", write(1, 0, 5000), write(3, n-4096, 8192), zero(n/4, 1<<20))
-	theirs.convert(t, "-f qcow2 -O raw", path("over.qcow2"), path("over.raw"))
-	sound(t, path("over.qcow2"))
-	holds(t, "qcow2", path("over.qcow2"), path("over.raw"), digestOf(t, path("over.raw")))
-
-	own := tool{"diskimg", filepath.Join(scratch, "diskimg")}
-	if err := os.Symlink(ours.path, own.path); err != nil {
-		t.Fatal(err)
-	}
-	own.run(t, "create", "-q", "-f", "vpc", "-b", "base.vhd", "-F", "vpc", path("child.vhd"))
-	own.run(t, "create", "-q", "-f", "qcow2", "-b", "child.vhd", "-F", "vpc", path("top.qcow2"))
-	own.run(t, "io", "-f", "vpc", "-c", write(7, n/2+12345, 3<<20), "-c", zero(n/4, 100000), path("child.vhd"))
-	own.run(t, "io", "-f", "qcow2", "-c", write(8, n/2, 1<<20), path("top.qcow2"))
-	flat := path("flat.raw")
-	theirs.convert(t, "-f raw -O raw", raw, flat)
-	qemu.IO(t, flat, "raw", write(7, n/2+12345, 3<<20), zero(n/4, 100000), write(8, n/2, 1<<20))
-	own.run(t, "compare", "-f", "qcow2", "-F", "raw", path("top.qcow2"), flat)
-	own.run(t, "commit", "-f", "qcow2", path("top.qcow2"))
-	own.run(t, "commit", "-f", "vpc", path("child.vhd"))
-	holds(t, "vpc", path("base.vhd"), flat, digestOf(t, flat))
 }
