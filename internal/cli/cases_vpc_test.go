@@ -23,11 +23,18 @@ var vpcLines = []string{
 	"compare vhd raw", "compare vhd q", "compare -s vhd raw", "compare -F vpc q vhdfixed", "compare vhd vhd",
 	"convert -O vpc raw new", "convert -O vpc -o subformat=fixed raw new", "convert -O vpc -o subformat=fixed,force_size=on raw new", "convert -O vpc q new", "convert -O vpc -o force_size q new", "convert -c -O vpc q new",
 	"convert -f vpc -O raw vhd new", "convert -f vpc -O raw vhdfixed new", "convert -f vpc -O qcow2 vhd new", "convert -O raw vhd new", "convert -O vpc vhd new", "convert -O vpc -B vhd raw new", "convert -O vpc -p raw new", "convert -n -O vpc raw vhdsame", "convert -O vpc -S 0 raw new",
+	"resize vhd 20M", "resize -f vpc vhdfixed 20M", "resize -f vpc --shrink vhdfixed 1M", "commit vhd", "commit -f vpc vhdfixed", "rebase -b raw -F raw vhd", "rebase -u -b raw -F raw vhd", "rebase -u -b '' vhd", "rebase -b '' vhd",
+	"measure -O vpc --size 1M", "measure vhd", "measure -O qcow2 vhd", "dd if=vhd of=new", "dd -O vpc if=raw of=new", "snapshot -l vhd", "snapshot -c x vhd", "snapshot -a x vhd", "snapshot -d x vhd", "amend -o size=1M vhd", "amend -o foo=1M vhd", "bench -c 1 -q vhd", "bitmap --add vhd b",
 }
 
 func TestVPC(t *testing.T) {
-	allowed := []difference{{lines: ".*subformat=fixed.*", images: true,
-		why: "probed, fixed disks are raw ones with the time and a random UUID in the last sector"}}
+	allowed := []difference{
+		{lines: ".*subformat=fixed.*", why: "probed, fixed disks are raw ones with the time and a random UUID in the last sector", images: true},
+		{lines: "resize .*", why: "VHDs can be resized", stdout: "Image resized.\\n", stderr: nothing, code: success, images: true},
+		{lines: "rebase (-u )?-b '' vhd", why: "a disk without a parent stays one", stderr: nothing, code: success},
+		{lines: "rebase .*-b raw .*", why: "why it can't be is told", stderr: "qemu-img: Could not change the backing file to 'raw': The parent of a VHD has to be a VHD, .*"},
+		{lines: "measure -O qcow2 vhd", why: "holes in a block are zeros", stdout: "required size: 720896\\nfully allocated size: 5636096\\n"},
+	}
 	differential(t, sample(vpcLines, allowed), allowed...)
 }
 
