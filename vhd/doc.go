@@ -24,8 +24,10 @@
 // What opens an image then is the copy of the footer at its beginning.
 //
 //  1. Data goes to the file when it is written. Before it does in a new block,
-//     the first bitmap of that block does: all zeros in a differencing disk,
-//     all ones in a dynamic one, where what was never written is zero anyway.
+//     the file is made so long that it ends in zeros behind the block, as what
+//     the guest writes may look like a footer; and the first bitmap of the
+//     block goes to the file: all zeros in a differencing disk, all ones in a
+//     dynamic one, where what was never written is zero anyway.
 //  2. A flush writes the footer after the last block and syncs.
 //  3. After that sync it writes what refers to data, BAT entries and bits, and
 //     syncs again.

@@ -89,8 +89,7 @@ func (d *disk) tableSector(s int64) []byte {
 // refers to it.
 func (d *disk) writeLinks(links []piece) error {
 	// Before anything refers to data, the data must be on disk, and with it
-	// the first bitmaps of blocks and a footer that makes the file as long as
-	// they are.
+	// the first bitmaps of blocks and the length of the file.
 	if err := d.sync(); err != nil || len(links) == 0 {
 		return err
 	}
