@@ -69,6 +69,25 @@ func TestParseTargetWith(t *testing.T) {
 	}
 }
 
+// A disk with nothing below it keeps zeros, too.
+func TestCopyOnReadOfZeros(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := Create(path, &CreateOptions{Format: "qcow2", Size: 1024}); err != nil {
+		t.Fatal(err)
+	}
+	img, err := Open(path, &OpenOptions{Writable: true, CopyOnRead: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	if _, err := img.ReadAt(make([]byte, 1024), 0); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := img.Locate(0, 1024); err != nil || !e.Allocated || e.Kind != block.Zero || e.Length != 1024 {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 // newDisk makes a qcow2 image of 1 MiB.
 func newDisk(t *testing.T, name string) string {
 	t.Helper()

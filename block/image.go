@@ -138,12 +138,12 @@ func (i *Image) read(p []byte, off int64) error {
 func (i *Image) readAndKeep(p []byte, off int64) error {
 	i.keep.Lock()
 	defer i.keep.Unlock()
-	for at, end := off, off+int64(len(p)); at < end && i.Backing() != nil; {
+	for at, end := off, off+int64(len(p)); at < end; {
 		e, err := i.layer.Resolve(at, end-at)
 		if err != nil {
 			return err
 		}
-		if e.Kind == Below {
+		if e.Kind == Below || e.Kind == Zero && !e.Allocated {
 			if err := i.note("keep what was read", at, i.keepRange(at, e.End())); err != nil {
 				return err
 			}
