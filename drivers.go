@@ -248,6 +248,20 @@ func (f *compressed) writeClusters(p []byte, off, start int64) error {
 	return f.WriteCompressed(whole, start)
 }
 
+// MismatchError says that a file and its copy differ, see Target.Copy. It matches
+// block.ErrCorrupt.
+type MismatchError struct {
+	Offset, Length int64 // what was read
+	At             int64 // the first byte that differs
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("blkverify: read offset=%d bytes=%d contents mismatch at offset %d", e.Offset, e.Length, e.At)
+}
+
+// Is reports whether target is block.ErrCorrupt.
+func (e *MismatchError) Is(target error) bool { return target == block.ErrCorrupt }
+
 // twins is a file with a raw copy. What is written goes to both; what is read is
 // compared.
 type twins struct {
@@ -267,8 +281,7 @@ func (f *twins) ReadAt(p []byte, off int64) (int, error) {
 		for p[at] == other[at] {
 			at++
 		}
-		return 0, &sentence.Error{Err: block.ErrCorrupt,
-			Text: fmt.Sprintf("blkverify: read offset=%d bytes=%d contents mismatch at offset %d", off, n, off+int64(at))}
+		return 0, &MismatchError{Offset: off, Length: int64(n), At: off + int64(at)}
 	}
 	return n, err
 }

@@ -86,7 +86,7 @@ func (c *commitCommand) run(sh *shell, args []string) error {
 	if c.format == "" && !c.imageOpts {
 		sh.warnGuessed(args[0], img)
 	}
-	err = c.commit(sh, img, o)
+	err = c.commit(sh, args[0], img, o)
 	if closed := img.Close(); err == nil {
 		err = closed
 	}
@@ -128,7 +128,7 @@ func depthOf(img *diskimg.Image, path string) int {
 	return 0
 }
 
-func (c *commitCommand) commit(sh *shell, img *diskimg.Image, o job.CommitOptions) error {
+func (c *commitCommand) commit(sh *shell, name string, img *diskimg.Image, o job.CommitOptions) error {
 	if img.Backing() == nil {
 		return failf("Image does not have a backing file")
 	}
@@ -142,7 +142,11 @@ func (c *commitCommand) commit(sh *shell, img *diskimg.Image, o job.CommitOption
 	case errors.Is(err, context.Canceled):
 		return interrupted("%s still holds all of its data", img.Path())
 	case errors.As(err, &e) && e.Op == "make empty":
-		return &sentence.Error{Text: "Could not empty " + img.Path() + ": " + sentence.Of(err), Err: err}
+		why := sentence.Of(err)
+		if sh.emulate {
+			why = ioCause(err)
+		}
+		return &sentence.Error{Text: "Failed to empty " + name + ": " + why, Err: err}
 	}
 	return copyError(err)
 }

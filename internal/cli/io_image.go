@@ -117,6 +117,10 @@ func (o *ioOpening) shown() string {
 }
 
 func (o *ioOpening) failure(err error) error {
+	var m *diskimg.MismatchError
+	if errors.As(err, &m) {
+		return ioComplains(m.Error())
+	}
 	text := "can't open"
 	if o.name != "" {
 		text += " device " + o.name
@@ -363,6 +367,11 @@ func (s *ioSession) cause(err error) string {
 		} else {
 			fmt.Fprintf(s.sh.err, "%s: Image is corrupt: %s; further non-fatal corruption events will be suppressed\n", format, text)
 		}
+	}
+	var m *diskimg.MismatchError
+	if errors.As(err, &m) {
+		fmt.Fprintln(s.sh.err, m)
+		s.quit = true
 	}
 	return ioCause(err)
 }
