@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -180,10 +181,12 @@ func parseJSON(options map[string]string, text string) error {
 	d := json.NewDecoder(strings.NewReader(doubleQuotes(text)))
 	d.UseNumber()
 	err := d.Decode(&tree)
-	if err == nil && d.More() {
-		err = errors.New("there is more behind the object")
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, io.EOF):
+		return block.Invalidf("Could not parse the JSON options: Expecting a JSON value")
+	case err == nil && d.More():
+		return block.Invalidf("Could not parse the JSON options: Expecting at most one JSON value")
+	case err != nil:
 		return block.Invalidf("Could not parse the JSON options: JSON parse error, %w", err)
 	}
 	object, ok := tree.(map[string]any)

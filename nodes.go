@@ -106,6 +106,9 @@ func (o nodeOptions) takeProtocol() error {
 	protocol, rest := cutProtocol(o["filename"])
 	switch protocol {
 	case "":
+		if strings.HasPrefix(o["filename"], ":") {
+			return refuseProtocol("")
+		}
 		o["driver"] = "file"
 		return nil
 	case "json":
@@ -130,7 +133,10 @@ func (o nodeOptions) takeProtocol() error {
 func parseFormat(driver string, o nodeOptions, name string) (t Target, err error) {
 	t.Format = driver
 	file := o.child("file")
+	_, refers := o["file"]
 	switch {
+	case refers && file != nil:
+		return t, block.Invalidf("Cannot reference an existing block device with additional options or a new filename")
 	case file == nil && name == "":
 		return t, missingFile(driver, o)
 	case file == nil:
@@ -312,7 +318,10 @@ func (t *Target) takePath(driver string, o nodeOptions) error {
 		}
 	}
 	t.Path = name
-	for _, key := range []string{"aio", "pr-manager", "x-check-cache-dropped", "aio-max-batch"} {
+	if err := o.oneOf("aio", "threads", "native", "io_uring"); err != nil {
+		return err
+	}
+	for _, key := range []string{"pr-manager", "x-check-cache-dropped", "aio-max-batch"} {
 		delete(o, key)
 	}
 	if err := o.oneOf("locking", "auto", "on", "off"); err != nil {
@@ -440,6 +449,9 @@ func (t *Target) takeCommon(o nodeOptions) error {
 	delete(o, "node-name")
 	if value, ok := o["discard"]; ok && !slices.Contains([]string{"ignore", "off", "unmap", "on"}, value) {
 		return block.Invalidf("Invalid discard option")
+	}
+	if value := o["discard"]; o["detect-zeroes"] == "unmap" && value != "unmap" && value != "on" {
+		return block.Invalidf("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
 	}
 	delete(o, "discard")
 	return o.oneOf("detect-zeroes", "off", "on", "unmap")

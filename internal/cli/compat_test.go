@@ -46,7 +46,7 @@ var optionNotes = map[string]string{
 // lists are all command lines that are run with both programs.
 func lists() []string {
 	return slices.Concat(amendLines, benchLines, bitmapLines, checkLines, commitLines, compareLines, convertLines, createLines, ddLines,
-		infoLines, mapLines, measureLines, qedLines, rawLines, rebaseLines, repairLines, resizeLines, secretLines, snapshotLines, vpcLines)
+		infoLines, mapLines, measureLines, qedLines, rawLines, rebaseLines, repairLines, resizeLines, nameLines, secretLines, snapshotLines, vpcLines)
 }
 
 func TestCompat(t *testing.T) {

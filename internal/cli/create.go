@@ -178,6 +178,10 @@ func newPath(name string) (string, error) {
 		return "", block.Unsupportedf("Unknown protocol 'json'")
 	}
 	t, err := diskimg.ParseTarget(name)
+	if err == nil && (t.Faults != nil || t.Null != nil || t.Copy != nil) {
+		driver, _, _ := strings.Cut(name, ":")
+		err = block.Unsupportedf("Protocol driver '%s' does not support image creation", driver)
+	}
 	return t.Path, err
 }
 
