@@ -197,9 +197,8 @@ var qcow2Format = Format{
 	),
 }
 
-// qcow2Runtime tunes how an image is used. Those of caches are followed; all
-// overlap checks but that of inactive L2 tables are always made, and discards
-// are always passed on.
+// qcow2Runtime tunes how an image is used; see tuneQcow2. The overlap check of
+// inactive L2 tables is not made.
 var qcow2Runtime = []Option{
 	{Name: "lazy-refcounts", Type: Switch}, {Name: "pass-discard-request", Type: Switch},
 	{Name: "pass-discard-snapshot", Type: Switch}, {Name: "pass-discard-other", Type: Switch},
@@ -232,29 +231,6 @@ func (f *Format) settings(given map[string]string) (*Settings, error) {
 	return s, nil
 }
 
-// overlapChecks are the values of the option of that name.
-var overlapChecks = []string{"", "none", "constant", "cached", "all"}
-
-// checkQcow2Settings finds settings that can't be.
-func checkQcow2Settings(s *Settings) error {
-	check, template := s.Text("overlap-check"), s.Text("overlap-check.template")
-	limit := s.Number("cache-size")
-	switch {
-	case check != "" && template != "" && check != template:
-		return block.Invalidf("Conflicting values for qcow2 options 'overlap-check' ('%s') and 'overlap-check.template' ('%s')", check, template)
-	case !slices.Contains(overlapChecks, cmp.Or(check, template)):
-		return block.Invalidf("Unsupported value '%s' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, cached, all",
-			cmp.Or(check, template))
-	case limit > 0 && s.Has("l2-cache-size") && s.Has("refcount-cache-size"):
-		return block.Invalidf("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
-	case limit > 0 && s.Number("l2-cache-size") > limit:
-		return block.Invalidf("l2-cache-size may not exceed cache-size")
-	case limit > 0 && s.Number("refcount-cache-size") > limit:
-		return block.Invalidf("refcount-cache-size may not exceed cache-size")
-	}
-	return nil
-}
-
 func probeQcow2(head []byte) int {
 	if qcow2.Probe(head) {
 		return 100
@@ -269,17 +245,12 @@ func openQcow2(f block.File, o FormatOptions) (*Image, error) {
 		Backing: o.Backing,
 	}
 	if s := o.Settings; s != nil {
-		if err := checkQcow2Settings(s); err != nil {
+		if err := tuneQcow2(p, s); err != nil {
 			return nil, err
 		}
-		p.L2CacheSize = int(min(cmp.Or(s.Number("l2-cache-size"), s.Number("cache-size")), maxCache))
-		p.RefcountCacheSize = int(min(s.Number("refcount-cache-size"), maxCache))
 	}
 	return qcow2.Open(f, p)
 }
-
-// maxCache bounds what somebody may ask for; no table is larger.
-const maxCache = 1 << 30
 
 func createQcow2(f block.File, s *Settings, o FormatOptions) error {
 	c, err := qcow2Options(s, o)

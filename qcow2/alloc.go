@@ -11,6 +11,8 @@ type hostRun struct {
 	start, n int64
 	// fresh says that the space has never been written: it reads as zero.
 	fresh bool
+	// hole says that the space goes back to the file system when it is free.
+	hole bool
 }
 
 func (r hostRun) off(g *geometry) hostOff { return hostOff(r.start << g.clusterBits) }
@@ -42,7 +44,7 @@ func (d *disk) alloc(least, want int64) (hostRun, error) {
 // mayAllocate refuses clusters that hold metadata although they count as free:
 // the refcounts are wrong.
 func (d *disk) mayAllocate(c, n int64) error {
-	if r, ok := d.meta.hit(c, n); ok {
+	if r, ok := d.hitMeta(c, n); ok {
 		return d.corrupt(block.Corruptf("Preventing invalid allocation at offset %#x, which holds metadata (%s)", r.start<<d.geo.clusterBits, r.kind))
 	}
 	return nil

@@ -39,6 +39,8 @@ func (d *disk) alone(f func() error) error {
 // quiesce flushes until nothing waits to be written or to be counted down. Only
 // the running flush, or who excludes flushes, may call it; takes mu.
 func (d *disk) quiesce() error {
+	d.beExact(true)
+	defer d.beExact(false)
 	for {
 		if err := d.flush(); err != nil {
 			return err

@@ -150,7 +150,15 @@ func (d *disk) setLazy(on bool) error {
 			return nil
 		}
 		d.hdr.compat = compat
-		return d.patchHeader(atCompat, be64(compat))
+		if err := d.patchHeader(atCompat, be64(compat)); err != nil {
+			return err
+		}
+		d.lazy = on && !d.noSync
+		if on {
+			return nil
+		}
+		// All refcounts are on disk: the image is alone.
+		return d.markSound()
 	})
 }
 
@@ -342,7 +350,7 @@ func (d *disk) downgrade() error {
 		if err := d.changeHeader(&h); err != nil {
 			return err
 		}
-		d.geo.v3 = false
+		d.geo.v3, d.lazy = false, false
 		return nil
 	})
 }

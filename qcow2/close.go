@@ -14,11 +14,16 @@ func (d *disk) Close() error {
 	if d.writable && (d.used.Load() || d.waiting()) {
 		err = errors.Join(err, d.finish())
 	}
+	if d.writable && err == nil {
+		err = d.markClean()
+	}
 	return errors.Join(err, d.closeReferred(), d.file.Close())
 }
 
 // finish writes all that waits, so that the image is left exact: with no leak.
 func (d *disk) finish() error {
+	d.beExact(true)
+	defer d.beExact(false)
 	if err := d.extendFile(); err != nil {
 		return err
 	}

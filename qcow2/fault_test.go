@@ -142,7 +142,10 @@ func (r *faultRun) inspect(exact bool) error {
 		if err != nil {
 			return err
 		}
-		err = errors.Join(checkNoCorruption(img, exact && !r.leaky), r.checkContent(img, safe, len(r.ops)))
+		if writable || !isDirty(img) {
+			err = checkNoCorruption(img, exact && !r.leaky)
+		}
+		err = errors.Join(err, r.checkContent(img, safe, len(r.ops)))
 		if err := errors.Join(err, img.Close()); err != nil {
 			return fmt.Errorf("writable %v: %w", writable, err)
 		}

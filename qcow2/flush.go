@@ -61,10 +61,16 @@ func (d *disk) collect() (*batch, error) {
 	if d.broken != nil {
 		return nil, d.broken
 	}
-	b := &batch{unlinked: d.unlinked, newData: d.newData, blocks: d.l2.TakeDirty(), refs: d.refs.TakeDirty()}
+	b := &batch{unlinked: d.unlinked, newData: d.newData, blocks: d.l2.TakeDirty()}
 	d.unlinked, d.newData = nil, false
-	b.counts = cachePieces(metaRefblock, b.refs)
 	b.links = append(cachePieces(metaL2, b.blocks), tablePieces(metaL1, d.hdr.l1Offset, d.l1, d.l1Dirty)...)
+	if d.postpones() {
+		// Counts tell else that a link may lead to a table that is new.
+		b.newData = true
+		return b, d.mayWriteBatch(b)
+	}
+	b.refs = d.refs.TakeDirty()
+	b.counts = cachePieces(metaRefblock, b.refs)
 	b.reftable = tablePieces(metaReftable, d.hdr.reftableOffset, d.reftable, d.reftableDirty)
 	return b, d.mayWriteBatch(b)
 }
@@ -192,33 +198,18 @@ func (d *disk) retire(unlinked []hostRun) error {
 		}
 		d.retired = d.retired[1:]
 	}
-	return d.punch()
-}
-
-// punch gives space that has become free back to the file system. After the
-// links to it are gone from the disk, and before it can be used again: mu is
-// held exclusively.
-func (d *disk) punch() error {
-	holes := d.holes
-	d.holes = nil
-	for _, r := range holes {
-		err := block.PunchHole(d.file, int64(r.off(&d.geo)), r.n<<d.geo.clusterBits)
-		if errors.Is(err, block.ErrUnsupported) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	d.punch()
 	return nil
 }
 
 // countDown counts each cluster of runs down once. After an error, runs has
 // what is left to be done.
 func (d *disk) countDown(runs *[]hostRun) error {
+	defer func() { d.punching = false }()
 	for ; len(*runs) > 0; *runs = (*runs)[1:] {
 		d.event(block.EventClusterFree)
 		for r := &(*runs)[0]; r.n > 0; r.start, r.n = r.start+1, r.n-1 {
+			d.punching = r.hole
 			if err := d.addRef(r.start, -1); err != nil {
 				return err
 			}

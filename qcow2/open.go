@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
@@ -20,6 +21,9 @@ import (
 const (
 	DefaultL2CacheSize       = 32 << 20
 	DefaultRefcountCacheSize = 4 << 20
+	// DefaultCacheCleanInterval is after what time without use tables leave the
+	// memory.
+	DefaultCacheCleanInterval = 10 * time.Minute
 )
 
 // OpenOptions say how to open an image. The zero value opens it read-only and
@@ -54,10 +58,23 @@ type OpenOptions struct {
 	NoSync bool
 	// Repair opens an image to be checked and repaired, even if it was not
 	// closed or is marked corrupt. Nothing but Check writes to it.
-	Repair bool
+	Repair  bool
+	Discard DiscardOptions
 	// L2CacheSize and RefcountCacheSize bound the memory for tables, in
 	// bytes; 0 is the default. Memory is taken as tables are used.
 	L2CacheSize, RefcountCacheSize int
+	// L2CacheEntrySize is how much of an L2 table is read at once, in bytes: a
+	// power of two from 512 to the cluster size; 0 is 4 KiB.
+	L2CacheEntrySize int
+	// CacheCleanInterval is after what time without use tables leave the memory;
+	// 0 is the default. No timer runs: it is looked at when tables are used.
+	CacheCleanInterval time.Duration
+	// LazyRefcounts, if not nil, says whether updates of refcounts are postponed,
+	// whatever the image says.
+	LazyRefcounts *bool
+	// SkipOverlaps names the checks that writes do not pass, of those in
+	// OverlapTemplates["all"]. What the package writes itself is checked always.
+	SkipOverlaps []string
 }
 
 // disk is the layer: an open qcow2 image file.
@@ -104,8 +121,15 @@ type disk struct {
 	newData       bool    // links were set since the last collect
 	unlinked      []hostRun
 	retired       []retired
-	punching      bool      // space that becomes free is given back to the file system
-	holes         []hostRun // space that is to be
+	cause         cause     // why space is given up just now
+	punching      bool      // space that becomes free just now goes back to the file system
+	holes         []hostRun // space that is to go there
+	discards      DiscardOptions
+	unchecked     map[metaKind]bool
+	lazy          bool // refcounts may be behind while the image is marked dirty
+	exact         bool // for the time being they may not
+	cleanAfter    time.Duration
+	cleaned       time.Time // when caches were last looked through
 	broken        error
 	sealed        error // why guest data can't be written, nil if it can
 }
@@ -147,12 +171,15 @@ func open(f block.File, o *OpenOptions) (*disk, error) {
 
 func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 	d := &disk{
-		file: f, data: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync, repairOnly: o.Repair,
+		file: f, data: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync, repairOnly: o.Repair, discards: o.Discard,
 		l1Dirty: make(map[int64]bool), reftableDirty: make(map[int64]bool), loading: make(map[hostOff]chan struct{}),
 	}
 	d.size.Store(int64(h.size))
 	d.events, _ = f.(block.EventSink)
-	slice := int(min(maxSlice, d.geo.clusterSize))
+	slice, l2Slice := int(min(maxSlice, d.geo.clusterSize)), o.L2CacheEntrySize
+	if l2Slice == 0 {
+		l2Slice = slice
+	}
 	l2Size, refSize := o.L2CacheSize, o.RefcountCacheSize
 	if l2Size == 0 {
 		l2Size = DefaultL2CacheSize
@@ -160,7 +187,12 @@ func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 	if refSize == 0 {
 		refSize = DefaultRefcountCacheSize
 	}
-	d.l2, d.refs = cache.New(slice, l2Size), cache.New(slice, refSize)
+	d.l2, d.refs = cache.New(l2Slice, l2Size), cache.New(slice, refSize)
+	d.cleanAfter, d.cleaned = o.CacheCleanInterval, time.Now()
+	if d.cleanAfter == 0 {
+		d.cleanAfter = DefaultCacheCleanInterval
+	}
+	d.unchecked = uncheckedKinds(o.SkipOverlaps)
 	d.self = block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2"})
 	return d
 }
@@ -217,11 +249,19 @@ func (d *disk) load(o *OpenOptions) error {
 	if !d.writable {
 		return nil
 	}
-	return d.prepareWrites()
+	if err := d.prepareWrites(); err != nil {
+		return err
+	}
+	return d.setLaziness(o)
 }
 
 func (d *disk) mayOpen(o *OpenOptions) error {
+	n := o.L2CacheEntrySize
 	switch {
+	case n != 0 && (n < 512 || int64(n) > d.geo.clusterSize || n&(n-1) != 0):
+		return block.Invalidf("L2 cache entry size must be a power of two between 512 and the cluster size (%d)", d.geo.clusterSize)
+	case o.LazyRefcounts != nil && *o.LazyRefcounts && !d.geo.v3:
+		return block.Invalidf("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")
 	case !d.writable:
 		return nil
 	case o.NoIO:

@@ -37,6 +37,44 @@ var metaNames = [...]string{
 
 func (k metaKind) String() string { return metaNames[k] }
 
+// OverlapTemplates are sets of overlap checks by their names: each is the name of
+// a structure that a write must not hit.
+var OverlapTemplates = map[string][]string{
+	"none":     {},
+	"constant": {"main-header", "active-l1", "refcount-table", "snapshot-table", "bitmap-directory"},
+	"cached":   {"main-header", "active-l1", "refcount-table", "snapshot-table", "bitmap-directory", "active-l2", "refcount-block", "inactive-l1"},
+	"all":      {"main-header", "active-l1", "refcount-table", "snapshot-table", "bitmap-directory", "active-l2", "refcount-block", "inactive-l1", "inactive-l2"},
+}
+
+var overlapKinds = map[string]metaKind{
+	"main-header": metaHeader, "active-l1": metaL1, "active-l2": metaL2, "refcount-table": metaReftable, "refcount-block": metaRefblock,
+	"snapshot-table": metaSnapshots, "inactive-l1": metaInactiveL1, "bitmap-directory": metaBitmaps,
+}
+
+// uncheckedKinds returns the kinds that names of checks stand for.
+func uncheckedKinds(names []string) map[metaKind]bool {
+	kinds := make(map[metaKind]bool)
+	for _, name := range names {
+		if kind, ok := overlapKinds[name]; ok {
+			kinds[kind] = true
+		}
+	}
+	return kinds
+}
+
+// hitMeta returns the first run of metadata that overlaps [first, first+n) and is
+// to be checked. Needs mu.
+func (d *disk) hitMeta(first, n int64) (metaRun, bool) {
+	for end := first + n; first < end; {
+		r, ok := d.meta.hit(first, end-first)
+		if !ok || !d.unchecked[r.kind] {
+			return r, ok
+		}
+		first = r.end
+	}
+	return metaRun{}, false
+}
+
 // metaRun is a run of clusters [start, end) of one kind.
 type metaRun struct {
 	start, end int64
@@ -256,7 +294,7 @@ func (d *disk) mayWriteData(off hostOff, n int64) error {
 	}
 	first := int64(off) >> d.geo.clusterBits
 	count := (int64(off)+n-1)>>d.geo.clusterBits - first + 1
-	if r, ok := d.meta.hit(first, count); ok {
+	if r, ok := d.hitMeta(first, count); ok {
 		return damage(overlap(r.kind.String(), "data cluster at %#x", int64(off)))
 	}
 	if first+count > d.fileEnd {

@@ -103,6 +103,9 @@ func (d *disk) refcount(c int64) (uint64, error) {
 
 // addRef adds delta, 1 or -1, to the count of cluster c, whose block exists.
 func (d *disk) addRef(c int64, delta int) error {
+	if err := d.markUnclean(); err != nil {
+		return err
+	}
 	b, i, err := d.refSlice(c)
 	if err != nil {
 		return err
@@ -152,12 +155,12 @@ func (d *disk) freed(c int64) error {
 // release notes that n clusters from c on lost one reference each. Their counts
 // fall after the links that said so are on disk (see retire).
 func (d *disk) release(c, n int64) {
-	d.unlinked = appendRun(d.unlinked, hostRun{start: c, n: n})
+	d.unlinked = appendRun(d.unlinked, hostRun{start: c, n: n, hole: d.discards.passes(d.cause)})
 }
 
 // appendRun adds a run to a list, as part of the last one if it follows that.
 func appendRun(list []hostRun, r hostRun) []hostRun {
-	if k := len(list) - 1; k >= 0 && list[k].start+list[k].n == r.start {
+	if k := len(list) - 1; k >= 0 && list[k].start+list[k].n == r.start && list[k].hole == r.hole {
 		list[k].n += r.n
 		return list
 	}

@@ -231,8 +231,8 @@ func (d *disk) setSize(size int64) error {
 // dropFrom gives up all whole clusters behind off, with the L2 tables that have
 // no others, and the space that they take up in the file.
 func (d *disk) dropFrom(off int64) error {
-	d.setPunching(true)
-	defer d.setPunching(false)
+	d.because(byResize)
+	defer d.because(byOther)
 	first := int64(d.geo.l1Entries(off))
 	end := min(first, d.l1Entries()) * d.tableSpan()
 	err := d.eachWhole(d.geo.alignUp(off), end, func(e l2Entry, _ uint64) (l2Entry, change) {
@@ -250,12 +250,6 @@ func (d *disk) dropFrom(off int64) error {
 		}
 	}
 	return d.finish()
-}
-
-func (d *disk) setPunching(on bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.punching = on
 }
 
 // grow makes the disk size bytes long; size is not smaller than now.

@@ -105,6 +105,7 @@ func smallOptions(r *rand.Rand) qcow2.CreateOptions {
 		o.DataFile = "data"
 		o.DataFileRaw = o.BackingFile == "" && r.IntN(2) == 0
 	}
+	o.LazyRefcounts = o.Version != 2 && r.IntN(4) == 0
 	o.Size = o.ClusterSize * int64(8+r.IntN(24))
 	if r.IntN(3) == 0 {
 		o.Size -= sector
@@ -597,6 +598,13 @@ func (s *scenario) allowed(at int, id uint32, safe, started int) bool {
 		may = append(may, op.id)
 	}
 	return slices.Contains(may, id)
+}
+
+// isDirty reports whether an image was not closed.
+func isDirty(img *block.Image) bool {
+	d, _ := block.As[block.Describer](img)
+	is, err := d.Describe()
+	return err == nil && is.Dirty
 }
 
 // checkNoCorruption checks an open image; leaks are reported only if they

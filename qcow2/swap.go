@@ -190,7 +190,7 @@ func (c *swap) writeCounts() error {
 // made.
 func (c *swap) lose(off hostOff, n int64) {
 	if off != 0 && n > 0 {
-		c.gone = append(c.gone, hostRun{int64(off) >> c.d.geo.clusterBits, c.d.geo.clusters(n), false})
+		c.gone = append(c.gone, hostRun{int64(off) >> c.d.geo.clusterBits, c.d.geo.clusters(n), false, false})
 	}
 }
 

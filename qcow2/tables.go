@@ -3,6 +3,7 @@ package qcow2
 import (
 	"encoding/binary"
 	"io"
+	"time"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
@@ -88,6 +89,7 @@ func (d *disk) loadSlice(slice hostOff) error {
 		d.mu.Unlock()
 		return nil
 	}
+	d.cleanCaches()
 	if wait, ok := d.loading[slice]; ok {
 		d.mu.Unlock()
 		<-wait
@@ -109,6 +111,16 @@ func (d *disk) loadSlice(slice hostOff) error {
 	delete(d.loading, slice)
 	close(done)
 	return err
+}
+
+// cleanCaches lets go of tables that have not been used for a while. Needs mu
+// exclusively.
+func (d *disk) cleanCaches() {
+	if time.Since(d.cleaned) >= d.cleanAfter {
+		d.l2.DropUnused()
+		d.refs.DropUnused()
+		d.cleaned = time.Now()
+	}
 }
 
 // setL1 changes an L1 entry in memory. Needs mu exclusively.

@@ -168,6 +168,8 @@ func (c *swap) writeCopy(data []byte, links int) (uint64, error) {
 // dropTree counts all that an L1 table leads to down by one. After the last link
 // to that table is gone from the disk, that is. Needs an image that is alone.
 func (d *disk) dropTree(l1 []uint64) error {
+	d.because(bySnapshot)
+	defer d.because(byOther)
 	shared, err := d.dropOwn(l1)
 	if err != nil {
 		return err

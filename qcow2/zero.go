@@ -76,7 +76,7 @@ func (d *disk) canMarkZero() bool {
 // the edges stay as they are. Where an entry can't say zero, nothing is freed:
 // the backing image must not show through.
 func (d *disk) Discard(off, n int64) error {
-	if !d.canMarkZero() {
+	if d.discards.Ignore || !d.canMarkZero() {
 		return nil
 	}
 	token := d.enter()
@@ -292,7 +292,7 @@ func (d *disk) changeEntry(b *cache.Block, at int, off guestOff, units uint64, f
 	}
 	d.setEntry(b, at, e)
 	if c == free {
-		d.releaseEntry(old)
+		d.giveUpFor(max(d.cause, byRequest), func() { d.releaseEntry(old) })
 	}
 	return nil
 }

@@ -6,7 +6,10 @@
 // order, and says Written.
 package cache
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // Block is a piece of a table. Its bytes are as they are on disk.
 type Block struct {
@@ -61,6 +64,19 @@ func (c *Cache) Put(off int64, data []byte) *Block {
 		c.ring = append(c.ring, b)
 	}
 	return b
+}
+
+// DropUnused drops clean blocks that have not been used since it was called
+// before, or since the clock hand passed.
+func (c *Cache) DropUnused() {
+	c.ring = slices.DeleteFunc(c.ring, func(b *Block) bool {
+		unused := !b.used.Swap(false) && !b.dirty && b.writing == 0
+		if unused {
+			delete(c.blocks, b.Off)
+		}
+		return unused
+	})
+	c.hand = 0
 }
 
 // victim finds the place in the ring of a clean block that was not used
