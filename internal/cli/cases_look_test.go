@@ -98,3 +98,18 @@ func TestCompare(t *testing.T) {
 	differential(t, compareLines,
 		difference{lines: "compare .*badl1.*", why: "the reason is told", stderr: `qemu-img: Sector allocation test failed for badl1: L2 table offset 0x40200 unaligned .*`})
 }
+
+// tuned are options for an image that is open, with a file that has them tried.
+func tuned() (lines []string) {
+	for _, o := range []string{
+		"l2-cache-size=1", "l2-cache-size=x", "cache-size=1M,l2-cache-size=2M", "cache-size=1M,refcount-cache-size=2M", "cache-size=1M,l2-cache-size=512k,refcount-cache-size=512k", "cache-size=1M",
+		"l2-cache-entry-size=100", "l2-cache-entry-size=1k", "l2-cache-entry-size=128k", "l2-cache-entry-size=64k", "cache-clean-interval=-1", "cache-clean-interval=5000000000", "cache-clean-interval=10",
+		"overlap-check=none", "overlap-check=foo", "overlap-check=all", "overlap-check.template=foo", "overlap-check=none,overlap-check.template=all", "overlap-check.foo=on", "overlap-check.active-l1=x", "overlap-check.template=constant,overlap-check.active-l2=on",
+		"discard=foo", "discard=unmap", "discard=ignore", "pass-discard-request=x", "pass-discard-request=on,pass-discard-snapshot=off,pass-discard-other=on", "pass-discard-foo=on", "lazy-refcounts=on", "lazy-refcounts=x",
+	} {
+		lines = append(lines, "map --image-opts driver=qcow2,file.filename=q,"+o)
+	}
+	return append(lines, "map --image-opts driver=qcow2,file.filename=old,lazy-refcounts=on", "map --image-opts driver=raw,file.filename=raw,l2-cache-size=1M", "map --image-opts driver=raw,file.filename=raw,discard=unmap")
+}
+
+func TestTuning(t *testing.T) { differential(t, sample(tuned(), nil)) }

@@ -1,0 +1,228 @@
+package qcow2_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/qemu"
+	"github.com/diskimg/diskimg/qcow2"
+	"github.com/diskimg/diskimg/storage"
+)
+
+func openFor(t *testing.T, path string, o qcow2.OpenOptions) *block.Image {
+	t.Helper()
+	f, err := storage.OpenFile(path, &storage.FileOptions{Writable: o.Writable})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := qcow2.Open(f, &o)
+	if err != nil {
+		t.Fatal(errors.Join(err, f.Close()))
+	}
+	return img
+}
+
+func occupied(t *testing.T, path string) int64 {
+	t.Helper()
+	f, err := storage.OpenFile(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	n, err := f.AllocatedSize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// The file of an image takes up less on disk after space was given up, as the
+// options say.
+func TestDiscardShrinksTheFile(t *testing.T) {
+	const size, step = 8 << 20, 4 << 20
+	discard := func(img *block.Image) error { return img.Discard(0, step) }
+	unmap := func(img *block.Image) error { return img.WriteZeroes(0, step, block.MayUnmap) }
+	remove := func(img *block.Image) error {
+		s, _ := block.As[block.Snapshotter](img)
+		return s.DeleteSnapshot("one")
+	}
+	for _, c := range []struct {
+		name    string
+		options qcow2.DiscardOptions
+		do      func(*block.Image) error
+		shrinks bool
+	}{
+		{"discard", qcow2.DiscardOptions{}, discard, true},
+		{"discard ignored", qcow2.DiscardOptions{Ignore: true}, discard, false},
+		{"discard kept", qcow2.DiscardOptions{KeepRequested: true}, discard, false},
+		{"zeroes", qcow2.DiscardOptions{}, unmap, true},
+		{"zeroes kept", qcow2.DiscardOptions{KeepRequested: true}, unmap, false},
+		{"snapshot", qcow2.DiscardOptions{}, remove, true},
+		{"snapshot kept", qcow2.DiscardOptions{KeepSnapshots: true}, remove, false},
+		{"compressed over data", qcow2.DiscardOptions{PassOther: true}, func(img *block.Image) error {
+			return img.WriteCompressed(make([]byte, step), 0)
+		}, true},
+		{"compressed over data kept", qcow2.DiscardOptions{}, func(img *block.Image) error {
+			return img.WriteCompressed(make([]byte, step), 0)
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := t.TempDir() + "/disk"
+			qemu.Create(t, path, "qcow2", size, nil)
+			qemu.IO(t, path, "qcow2", fmt.Sprintf("write -P 1 0 %d", size))
+			if c.name == "snapshot" || c.name == "snapshot kept" {
+				qemu.Img(t, "snapshot", "-c", "one", path)
+				qemu.IO(t, path, "qcow2", fmt.Sprintf("write -P 2 0 %d", size))
+			}
+			before := occupied(t, path)
+			img := openFor(t, path, qcow2.OpenOptions{Writable: true, Discard: c.options})
+			if err := errors.Join(c.do(img), img.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if given := before - occupied(t, path); c.shrinks != (given > step*3/4) {
+				t.Errorf("%d bytes were given back, shrinks: %v", given, c.shrinks)
+			}
+			qemu.Check(t, path, "qcow2")
+			qemu.IO(t, path, "qcow2", fmt.Sprintf("read -P %d %d %d", map[bool]int{true: 2, false: 1}[c.name == "snapshot" || c.name == "snapshot kept"], step, step))
+		})
+	}
+}
+
+// holes notes what is punched.
+type holes struct {
+	*storage.Memory
+	punched [][2]int64
+}
+
+func (h *holes) PunchHole(off, n int64) error {
+	h.punched = append(h.punched, [2]int64{off, n})
+	return h.Memory.PunchHole(off, n)
+}
+
+// Discards of neighbours, in any order, are one hole.
+func TestDiscardsAreMerged(t *testing.T) {
+	const cluster = 64 << 10
+	f := &holes{Memory: storage.NewMemory()}
+	if err := qcow2.Create(f, &qcow2.CreateOptions{Size: 16 * cluster}); err != nil {
+		t.Fatal(err)
+	}
+	img, err := qcow2.Open(f, &qcow2.OpenOptions{Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = img.WriteAt(make([]byte, 16*cluster), 0)
+	for _, i := range []int64{5, 3, 4, 9, 2, 8} {
+		err = errors.Join(err, img.Discard(i*cluster, cluster))
+	}
+	if len(f.punched) > 0 {
+		t.Errorf("%d were punched before a flush", f.punched)
+	}
+	if err := errors.Join(err, img.Flush(), img.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.punched) != 2 || !slices.ContainsFunc(f.punched, func(p [2]int64) bool { return p[1] == 4*cluster }) {
+		t.Errorf("punched were %d", f.punched)
+	}
+}
+
+// An image with lazy refcounts is marked before its refcounts are behind, by us as
+// by QEMU, and the mark is gone when it is closed. Who finds it mends the image.
+func TestLazyRefcounts(t *testing.T) {
+	path := t.TempDir() + "/disk"
+	qemu.Create(t, path, "qcow2", 4<<20, map[string]string{"lazy_refcounts": "on"})
+	if marked := func() bool {
+		img := openFor(t, path, qcow2.OpenOptions{Writable: true})
+		defer img.Close()
+		return isDirty(img)
+	}(); marked {
+		t.Error("marked before anything was written")
+	}
+	img := openFor(t, path, qcow2.OpenOptions{Writable: true})
+	_, err := img.WriteAt(make([]byte, 1<<20), 0)
+	if err := errors.Join(err, img.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	lost := path + ".lost"
+	copyImage(t, path, lost)
+	if !isDirty(img) {
+		t.Error("not marked after a flush")
+	}
+	if err := img.Close(); err != nil {
+		t.Fatal(err)
+	}
+	qemu.Check(t, path, "qcow2")
+	if dirty := openFor(t, lost, qcow2.OpenOptions{}); !isDirty(dirty) {
+		t.Error("the mark is not on disk")
+	} else if err := dirty.Close(); err != nil {
+		t.Error(err)
+	}
+	theirs := lost + ".theirs"
+	copyImage(t, lost, theirs)
+	qemu.IO(t, theirs, "qcow2", "write -P 3 2M 64k") // repairs it
+	qemu.Check(t, theirs, "qcow2")
+	mended := openFor(t, lost, qcow2.OpenOptions{Writable: true})
+	if err := errors.Join(checkNoCorruption(mended, true), mended.Close()); err != nil {
+		t.Error(err)
+	}
+	qemu.Check(t, lost, "qcow2")
+	off := false
+	exact := openFor(t, path, qcow2.OpenOptions{Writable: true, LazyRefcounts: &off})
+	defer exact.Close()
+	if _, err := exact.WriteAt(make([]byte, 1<<20), 2<<20); err != nil || isDirty(exact) {
+		t.Errorf("%v, marked although refcounts are to be exact: %v", err, isDirty(exact))
+	}
+}
+
+func copyImage(t *testing.T, from, to string) {
+	t.Helper()
+	src, err := storage.OpenFile(from, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	n, err := src.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, n)
+	if err := block.ReadFull(src, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	dst, err := storage.CreateFile(to, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dst.WriteAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := dst.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Checks that are switched off let a write through that others refuse.
+func TestOverlapChecksCanBeSkipped(t *testing.T) {
+	for _, names := range [][]string{nil, {"active-l2"}, {"main-header"}} {
+		path := t.TempDir() + "/disk"
+		qemu.Create(t, path, "qcow2", 4<<20, nil)
+		qemu.IO(t, path, "qcow2", "write -P 1 0 64k")
+		f, err := storage.OpenFile(path, &storage.FileOptions{Writable: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The first entry of the L2 table at 0x40000 names the table itself.
+		_, err = f.WriteAt([]byte{0x80, 0, 0, 0, 0, 4, 0, 0}, 0x40000)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		img := openFor(t, path, qcow2.OpenOptions{Writable: true, SkipOverlaps: names})
+		_, err = img.WriteAt(make([]byte, 512), 32<<10)
+		if skipped := len(names) > 0 && names[0] == "active-l2"; skipped != (err == nil) {
+			t.Errorf("without %q: %v", names, err)
+		}
+		img.Close()
+	}
+}
