@@ -4,8 +4,9 @@ import "github.com/diskimg/diskimg/block"
 
 // The allocator: clusters are taken at the end of the file and not given back.
 
-// alloc takes n bytes, whole clusters, at the end of the file and makes the
-// file longer by them. They read as zero. Needs mu exclusively.
+// alloc takes n bytes, whole clusters, at the end of the file, which grows when
+// they are written. What is not written of them reads as zero. Needs mu
+// exclusively.
 func (d *disk) alloc(n int64) (hostOff, error) {
 	// Before the file grows, the need check bit must be on disk.
 	if err := d.needCheck(); err != nil {
@@ -18,12 +19,22 @@ func (d *disk) alloc(n int64) (hostOff, error) {
 	if int64(off) > maxSize-n {
 		return 0, block.Errorf(block.ErrNoSpace, "the image file can't be longer than %d bytes", int64(maxSize))
 	}
-	// All that is written lies below fileEnd, so this never cuts anything off.
-	if err := d.file.Truncate(int64(off) + n); err != nil {
-		return 0, err
-	}
 	d.fileEnd = off + hostOff(n)
 	return off, nil
+}
+
+// reach makes sure that the file goes on to end, of what alloc returned. Needs mu
+// exclusively.
+func (d *disk) reach(end hostOff) error {
+	if d.length >= end {
+		return nil
+	}
+	// All that is written lies below fileEnd, so this never cuts anything off.
+	if err := d.file.Truncate(int64(d.fileEnd)); err != nil {
+		return err
+	}
+	d.length = d.fileEnd
+	return nil
 }
 
 // unalloc gives back what alloc returned, if it is still the last in the file;
@@ -34,7 +45,7 @@ func (d *disk) unalloc(off hostOff, n int64) {
 	}
 	// If the bytes stay they are leaked, and not used as if they were zero.
 	if d.file.Truncate(int64(off)) == nil {
-		d.fileEnd = off
+		d.fileEnd, d.length = off, off
 	}
 }
 

@@ -85,6 +85,7 @@ func (d *disk) copyOld(a *allocation, from, to guestOff) error {
 
 func (d *disk) writeHost(a *allocation, p []byte, off guestOff) error {
 	_, err := d.file.WriteAt(p, int64(a.host)+int64(off-a.off))
+	a.full = a.full || err == nil && off+guestOff(len(p)) == a.end()
 	return err
 }
 

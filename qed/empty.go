@@ -77,7 +77,7 @@ func (d *disk) cutTables() error {
 	if err := d.file.Truncate(int64(end)); err != nil {
 		return err
 	}
-	d.fileEnd, d.tail = end, false
+	d.fileEnd, d.length, d.tail = end, end, false
 	// Before the need check bit is cleared, the file must be short on disk.
 	if err := d.sync(); err != nil {
 		return d.poison(err)

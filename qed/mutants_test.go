@@ -21,6 +21,8 @@ var orderMutants = []mutant.Edit{
 		From: "d.newData = true", To: ""},
 	{Name: "a table linked as if it were on disk", File: "tables.go",
 		From: "d.newData = true", To: ""},
+	{Name: "linked before the file has all of it", File: "write.go",
+		From: "if err := d.reach(a.hostEnd()); err != nil {\n\t\t\treturn err\n\t\t}", To: ""},
 	{Name: "need check never set", File: "alloc.go",
 		From: "if err := d.needCheck(); err != nil {\n\t\treturn 0, err\n\t}", To: ""},
 	{Name: "the file grows before need check is on disk", File: "needcheck.go",

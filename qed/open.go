@@ -71,6 +71,7 @@ type disk struct {
 	l2      *cache.Cache
 	loading map[hostOff]chan struct{}
 	fileEnd hostOff // clusters from here on are free
+	length  hostOff // the file has at least so many bytes
 	tail    bool    // the file goes on behind fileEnd, with part of a cluster
 	newData bool    // entries were set since the last collect
 	filling int     // allocations that are not linked yet
@@ -179,6 +180,7 @@ func (d *disk) load(o *OpenOptions) error {
 		return err
 	}
 	d.fileEnd = hostOff(d.geo.alignDown(size))
+	d.length = d.fileEnd
 	d.tail = size > int64(d.fileEnd)
 	if err := d.loadL1(); err != nil {
 		return err

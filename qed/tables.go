@@ -112,6 +112,7 @@ func (d *disk) ownTable(off guestOff) error {
 		d.unalloc(table, d.geo.tableBytes)
 		return err
 	}
+	d.length = max(d.length, table+hostOff(d.geo.tableBytes))
 	d.l2.Forget(int64(table), d.geo.tableBytes) // of a table that was here and could not be kept
 	d.setL1(d.geo.l1Index(off), table)
 	d.newData = true

@@ -98,9 +98,11 @@ type allocation struct {
 	off  guestOff
 	n    int64 // bytes, whole clusters
 	host hostOff
+	full bool // the last byte has been written
 }
 
-func (a *allocation) end() guestOff { return a.off + guestOff(a.n) }
+func (a *allocation) end() guestOff    { return a.off + guestOff(a.n) }
+func (a *allocation) hostEnd() hostOff { return a.host + hostOff(a.n) }
 
 // withEntry calls f with the cached slice and place of the entry for off, as
 // often as it takes to load it, under mu; a table that is missing is made.
@@ -159,6 +161,13 @@ func (d *disk) plan(off guestOff, n int64) (a allocation, err error) {
 // and it gets to the disk before the entries do, see writeBatch. Takes mu.
 func (d *disk) publish(a *allocation) error {
 	return d.withEntry(a.off, func(b *cache.Block, at int) error {
+		if a.full {
+			d.length = max(d.length, a.hostEnd())
+		}
+		// Before a cluster is linked, the file must have all of it.
+		if err := d.reach(a.hostEnd()); err != nil {
+			return err
+		}
 		for done := int64(0); done < a.n; done, at = done+d.geo.clusterSize, at+8 {
 			d.setEntry(b, at, uint64(a.host)+uint64(done))
 		}
