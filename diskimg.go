@@ -167,12 +167,12 @@ func (c *chain) openNamed(p *FormatOptions, t Target, format *Format, o *OpenOpt
 		p.Backing = b
 	}
 	if t.Data != nil {
-		data, err := c.source(*t.Data, openLocal, o)
+		data, err := c.dataSource(*t.Data, o)
 		if err != nil {
 			p.closeNamed()
 			return err
 		}
-		p.Data = data.file
+		p.Data = data
 	}
 	return nil
 }

@@ -43,17 +43,31 @@ func (c *chain) source(t Target, open opener, o *OpenOptions) (source, error) {
 		return s, err
 	}
 	if t.Copy != nil {
-		raw, err := c.source(*t.Copy, openLocal, o)
+		raw, err := c.dataSource(*t.Copy, o)
 		if err != nil {
 			s.file.Close()
 			return s, err
 		}
-		s.file = &twins{File: s.file, copy: raw.file}
+		s.file = &twins{File: s.file, copy: raw}
 	}
 	if t.Faults != nil {
 		s.file = t.Faults.Wrap(s.file)
 	}
 	return s, nil
+}
+
+// dataSource opens a file that holds data of an image besides its own, and locks
+// it.
+func (c *chain) dataSource(t Target, o *OpenOptions) (block.File, error) {
+	s, err := c.source(t, openLocal, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.mayUse(s.local, t.Path, lockDataFile(o.Writable, c.share)); err != nil {
+		s.file.Close()
+		return nil, err
+	}
+	return s.file, nil
 }
 
 func (c *chain) base(t Target, open opener, o *OpenOptions) (source, error) {

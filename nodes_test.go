@@ -139,6 +139,37 @@ func TestImageInImage(t *testing.T) {
 	}
 }
 
+// Files that are named besides the image are locked as its own are.
+func TestNamedFilesAreLocked(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 64<<10), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	target, err := ParseTargetWith("", map[string]string{"driver": "blkverify", "raw.filename": filepath.Join(dir, "a"),
+		"test.driver": "raw", "test.file.filename": filepath.Join(dir, "b")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := target.Open(&OpenOptions{Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	if _, err := target.Open(&OpenOptions{Writable: true}); !errors.Is(err, block.ErrLocked) {
+		t.Errorf("opened for writing twice: %v", err)
+	}
+	f, err := storage.OpenFile(filepath.Join(dir, "a"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Lock(storage.LockReader.Use, storage.LockReader.Share); !errors.Is(err, block.ErrLocked) {
+		t.Errorf("the copy can be locked: %v", err)
+	}
+}
+
 // What is said of a backing file counts more than what the image says, also if
 // it says that there is none.
 func TestNamedBacking(t *testing.T) {
