@@ -313,8 +313,11 @@ func (o *Output) open() (err error) {
 }
 
 // ReadsZero reports whether the new image reads as zero, but for what lies
-// below it: only a raw image on a device does not.
+// below it: only an encrypted disk and a raw image on a device do not.
 func (o *Output) ReadsZero() bool {
+	if o.plan.Settings.format.Name == "luks" {
+		return false
+	}
 	return o.plan.Settings.format.Name != rawName || !o.file.File().Device()
 }
 

@@ -1,12 +1,14 @@
 package diskimg
 
-// This file is the creation options of encrypted images.
+// This file is the options of encrypted images, and the format of encrypted
+// disks.
 
 import (
 	"slices"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/luks"
 	"github.com/diskimg/diskimg/qcow2"
 )
 
@@ -133,4 +135,70 @@ func (s *Settings) luks(prefix string) qcow2.LUKSOptions {
 		IVHash: s.Text(prefix + "ivgen-hash-alg"), Hash: s.Text(prefix + "hash-alg"),
 		IterTime: time.Duration(s.Number(prefix+"iter-time")) * time.Millisecond,
 	}
+}
+
+var luksFormat = Format{
+	Name:    "luks",
+	Probe:   probeLUKS,
+	Open:    openLUKS,
+	Inspect: luks.Inspect,
+	Create:  createLUKS,
+	Measure: measureLUKS,
+	Amend:   amendLUKS,
+	Amends:  keyOptions(""),
+	Options: append(append([]Option{
+		{Name: "size", Type: Size, Help: "Virtual disk size"},
+		{Name: "key-secret", Help: "ID of the secret that provides the keyslot passphrase"},
+	}, luksOptions("")...), noCOW, filePreallocation, extentSizeHint),
+}
+
+func probeLUKS(head []byte) int {
+	if luks.Probe(head) {
+		return 100
+	}
+	return 0
+}
+
+func openLUKS(f block.File, o FormatOptions) (*Image, error) {
+	return luks.Open(f, &luks.OpenOptions{Path: o.Path, Writable: o.Writable, Passphrase: o.Passphrase, NoIO: o.NoIO, NoSync: o.NoSync})
+}
+
+func createLUKS(f block.File, s *Settings, o FormatOptions) error {
+	c, err := s.luksDisk()
+	if err != nil {
+		return err
+	}
+	c.Passphrase, c.NoSync = o.Passphrase, o.NoSync
+	return luks.Create(f, c)
+}
+
+func measureLUKS(s *Settings, _ *Content) (block.Measurement, error) {
+	c, err := s.luksDisk()
+	if err != nil {
+		return block.Measurement{}, err
+	}
+	return luks.Measure(c)
+}
+
+// luksDisk returns the settings for a disk of that format.
+func (s *Settings) luksDisk() (*luks.CreateOptions, error) {
+	mode, err := s.filePreallocation()
+	l := s.luks("")
+	return &luks.CreateOptions{
+		Size: s.Number("size"), Preallocation: mode,
+		Cipher: l.Cipher, Mode: l.Mode, IVGen: l.IVGen, IVHash: l.IVHash, Hash: l.Hash, IterTime: l.IterTime,
+	}, err
+}
+
+func amendLUKS(img *Image, s *Settings, c AmendControl) error {
+	k, err := s.keyChange("", c)
+	if err != nil {
+		return err
+	}
+	defer wipe(k)
+	changer, ok := block.As[block.KeyChanger](img)
+	if !ok {
+		return block.ErrUnsupported
+	}
+	return changer.ChangeKeys(*k)
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/qcow2"
@@ -76,7 +77,7 @@ type FormatOptions struct {
 
 // Formats are the formats that are known, and probed for where that is
 // allowed.
-var Formats = []Format{qcow2Format, qedFormat, vpcFormat, rawFormat}
+var Formats = []Format{qcow2Format, qedFormat, vpcFormat, luksFormat, rawFormat}
 
 // FindFormat returns the row with that name from Formats.
 func FindFormat(name string) (*Format, error) { return findFormat(Formats, name) }
@@ -113,7 +114,7 @@ func KnownFormat(name string) bool {
 
 // foreignFormats are those that QEMU knows and this module does not. An image
 // may name one as that of its backing file.
-var foreignFormats = []string{"bochs", "cloop", "dmg", "luks", "parallels", "qcow", "vdi", "vhdx", "vmdk", "vvfat",
+var foreignFormats = []string{"bochs", "cloop", "dmg", "parallels", "qcow", "vdi", "vhdx", "vmdk", "vvfat",
 	"file", "host_device", "nbd", "http", "https", "ssh", "iscsi", "rbd", "nfs", "gluster"}
 
 const rawName = "raw"
@@ -224,6 +225,9 @@ func (f *Format) settings(given map[string]string) (*Settings, error) {
 		if err := s.Set(key, given[key]); err != nil {
 			return nil, err
 		}
+	}
+	if name, ok := strings.CutPrefix(unknown, "encrypt."); ok && f.Name == "qcow2" {
+		return nil, block.Invalidf("Parameter '%s' is unexpected", name)
 	}
 	if unknown != "" {
 		return nil, block.Unsupportedf("Block format '%s' does not support the option '%s'", f.Name, unknown)

@@ -47,6 +47,8 @@ opened driver=qcow2,file.filename=luks,encrypt.key-secret=s 'write -P 5 100k 200
 crypt qcow2 --object secret,id=s,data=abc -o $luks -b luks -F qcow2 luksover 2M
 opened driver=qcow2,file.filename=luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s 'write -P 6 200k 200k'
 opened driver=qcow2,file.filename=aes,encrypt.key-secret=s 'write -P 7 300k 70000'
+crypt luks --object secret,id=s,data=abc -o key-secret=s,iter-time=10 lks 1M
+opened driver=luks,file.filename=lks,key-secret=s 'write -P 8 0 1M'
 printf abc >pass
 printf 'abc\n' >pass2
 printf YWJj >pass64

@@ -385,7 +385,10 @@ func unlocked(t *testing.T, dir, name string) []string {
 	plain := true
 	for prefix := ""; name != ""; prefix += "backing." {
 		info := infoOf(t, dir, name)
-		if info["encrypted"] == true {
+		switch {
+		case info["encrypted"] == true && info["format"] == "luks":
+			opts, plain = strings.Replace(opts, "driver=qcow2", "driver=luks", 1)+","+prefix+"key-secret=s", false
+		case info["encrypted"] == true:
 			opts, plain = opts+","+prefix+"encrypt.key-secret=s", false
 		}
 		name, _ = info["full-backing-filename"].(string)
@@ -399,6 +402,9 @@ func unlocked(t *testing.T, dir, name string) []string {
 // forgetKeys removes what is random in the description of an encrypted image.
 func forgetKeys(m map[string]any) {
 	for _, key := range []string{"format-specific", "data", "encrypt"} {
+		if key == "encrypt" && m["uuid"] != nil {
+			break // a LUKS disk
+		}
 		if m, _ = m[key].(map[string]any); m == nil {
 			return
 		}

@@ -129,8 +129,8 @@ func (c *measureCommand) measure(sh *shell, content *diskimg.Content) (m block.M
 	if err := s.Set("size", strconv.FormatInt(c.size, 10)); err != nil {
 		return m, err
 	}
-	if s.Text("encrypt.format") == "luks" {
-		p, err := c.objects.passphrase(diskimg.KeyRequest{Format: name, Secret: s.Text("encrypt.key-secret")})
+	if name == "luks" || s.Text("encrypt.format") == "luks" {
+		p, err := c.objects.passphrase(diskimg.KeyRequest{Format: name, Secret: s.Text("encrypt.key-secret") + s.Text("key-secret")})
 		if err != nil {
 			return m, err
 		}
