@@ -32,8 +32,10 @@ func (d *disk) alloc(i int64) (newBlock, error) {
 	n := newBlock{index: i, place: d.end}
 	// Before a block is written to, the file ends behind it, in zeros: what the
 	// guest writes last may look like a footer.
-	if err := d.file.Truncate(d.end + d.span() + footerSize); err != nil {
-		return newBlock{}, err
+	if !d.noSync {
+		if err := d.file.Truncate(d.end + d.span() + footerSize); err != nil {
+			return newBlock{}, err
+		}
 	}
 	d.end += d.span()
 	d.tailDirty = true
