@@ -48,6 +48,33 @@ func Example() {
 	//  536805376 bytes at  536936448: zero
 }
 
+// An image is encrypted. Its passphrase is asked for by a function, which gives
+// away a copy that is cleared after use.
+func Example_encrypted() {
+	path, remove := scratch("secret.qcow2")
+	defer remove()
+	ask := diskimg.OnePassphrase([]byte("correct horse"))
+
+	err := diskimg.Create(path, &diskimg.CreateOptions{
+		Format: "qcow2", Size: 1 << 30, PlanOptions: diskimg.PlanOptions{Passphrase: ask},
+		Options: map[string]string{"encrypt.format": "luks", "encrypt.iter-time": "10"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = diskimg.Open(path, &diskimg.OpenOptions{Format: "qcow2"})
+	fmt.Println(errors.Is(err, block.ErrPassphrase))
+
+	img, err := diskimg.Open(path, &diskimg.OpenOptions{Format: "qcow2", Passphrase: ask})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(img.Size(), img.Close())
+	// Output:
+	// true
+	// 1073741824 <nil>
+}
+
 // A disk is copied into a compressed image, which appears under its name when
 // it is complete.
 func Example_convert() {
