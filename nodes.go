@@ -450,9 +450,6 @@ func (t *Target) takeCommon(o nodeOptions) error {
 	if value, ok := o["discard"]; ok && !slices.Contains([]string{"ignore", "off", "unmap", "on"}, value) {
 		return block.Invalidf("Invalid discard option")
 	}
-	if value := o["discard"]; o["detect-zeroes"] == "unmap" && value != "unmap" && value != "on" {
-		return block.Invalidf("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
-	}
 	delete(o, "discard")
 	return o.oneOf("detect-zeroes", "off", "on", "unmap")
 }

@@ -9,7 +9,7 @@ var nameLines = []string{
 	"info --image-opts driver=qcow2,file.filename=q,overlap-check=all", "info --image-opts driver=qcow2,file.filename=q,overlap-check.template=cached,overlap-check.main-header=off",
 	"info --image-opts driver=qcow2,file.filename=q,pass-discard-request=on,pass-discard-snapshot=off,pass-discard-other=on", "info --image-opts driver=qcow2,file.filename=q,discard=unmap",
 	"info --image-opts driver=qcow2,file.filename=q,discard=foo", "info --image-opts driver=qcow2,file.filename=q,detect-zeroes=on",
-	"info --image-opts driver=qcow2,file.filename=q,detect-zeroes=unmap", "info --image-opts driver=qcow2,file.filename=q,cache.direct=off,cache.no-flush=on",
+	"info --image-opts driver=qcow2,file.filename=q,cache.direct=off,cache.no-flush=on",
 	"info --image-opts driver=qcow2,file.filename=q,cache.direct=on", "info --image-opts driver=qcow2,file.filename=q,cache.writeback=on",
 	"info --image-opts driver=qcow2,file.filename=q,node-name=foo", "info --image-opts driver=qcow2,file.filename=q,auto-read-only=on",
 	"info --image-opts driver=qcow2,file.filename=q,read-only=off", "info --image-opts driver=qcow2,file.filename=q,force-share=on",

@@ -88,11 +88,11 @@ func (c *createCommand) run(sh *shell, args []string) error {
 
 // advise tells what may be missing from the command line.
 func (c *createCommand) advise(err error, args []string) error {
-	_, unknown := diskimg.FindCreator(c.format)
+	f, unknown := diskimg.FindCreator(c.format)
 	switch {
 	case unknown != nil:
 		return advised{err, "formats are " + strings.Join(formatNames(), ", ")}
-	case c.list.text != "" && errors.Is(err, block.ErrInvalid):
+	case slices.ContainsFunc(c.list.pairs(), func(p pair) bool { return !p.bare && !hasOption(f, p.key) }):
 		return advised{err, "'diskimg create -f " + c.format + " -o help' lists what there is for -o"}
 	case c.backing != nil && c.backingFormat == nil:
 		return advised{err, "say with -F which format " + *c.backing + " has"}
@@ -100,6 +100,10 @@ func (c *createCommand) advise(err error, args []string) error {
 		return advised{err, "after the name comes the size of the disk, such as 20G"}
 	}
 	return err
+}
+
+func hasOption(f *diskimg.Format, name string) bool {
+	return slices.ContainsFunc(f.Options, func(o diskimg.Option) bool { return o.Name == name })
 }
 
 // create makes the image. size is in decimal digits, empty if it is not given.
