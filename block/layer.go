@@ -121,6 +121,15 @@ type (
 		// or, failing that, that name. It is good until this layer is closed.
 		OpenSnapshot(idOrName string) (*Image, error)
 	}
+	// VMStateKeeper keeps the state of a virtual machine besides the disk; its
+	// length is up to the caller, who tells it with a snapshot. Nothing is
+	// flushed.
+	VMStateKeeper interface {
+		// ReadVMState fills p with the state from offset off on. What was
+		// never written is zero.
+		ReadVMState(p []byte, off int64) error
+		WriteVMState(p []byte, off int64) error
+	}
 	// BitmapLister has persistent dirty bitmaps.
 	BitmapLister interface {
 		// Bitmaps lists them in their order, those that can't be used too. An

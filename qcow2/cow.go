@@ -104,12 +104,19 @@ func (d *disk) readOld(p []byte, off guestOff) error {
 	if len(p) == 0 {
 		return nil
 	}
+	if off >= d.vmStateOffset() {
+		return d.readBehind(p, off)
+	}
 	return d.self.ReadZeroFilled(p, int64(off))
 }
 
 // oldIsZero reports whether [from, to) is known to read as zero without looking
 // at data.
 func (d *disk) oldIsZero(from, to guestOff) bool {
+	if from < to && from >= d.vmStateOffset() {
+		e, err := d.resolveBehind(from, int64(to-from))
+		return err == nil && (e.Kind == block.Zero || e.Kind == block.Below) && e.Length == int64(to-from)
+	}
 	to = min(to, guestOff(d.Size()))
 	if from >= to {
 		return true

@@ -333,14 +333,8 @@ func (s *ioSession) alloc(words []string) error {
 	return nil
 }
 
-// vmState is the ability to keep the state of a machine besides its disk.
-type vmState interface {
-	ReadVMState(p []byte, off int64) error
-	WriteVMState(p []byte, off int64) error
-}
-
 func (s *ioSession) readState(p []byte, off int64) error {
-	v, ok := block.As[vmState](s.img)
+	v, ok := block.As[block.VMStateKeeper](s.img)
 	if !ok {
 		return block.ErrUnsupported
 	}
@@ -348,7 +342,7 @@ func (s *ioSession) readState(p []byte, off int64) error {
 }
 
 func (s *ioSession) writeState(p []byte, off int64) error {
-	v, ok := block.As[vmState](s.img)
+	v, ok := block.As[block.VMStateKeeper](s.img)
 	if !ok {
 		return block.ErrUnsupported
 	}
