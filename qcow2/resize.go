@@ -91,8 +91,12 @@ func (d *disk) prepareNew(old, size int64, mode block.Preallocation) error {
 	if err := d.zeroNew(d.geo.alignUp(old), d.geo.alignUp(size)); err != nil {
 		return err
 	}
-	if mode != block.PreallocOff && whole < size {
-		if err := d.preallocateRange(whole, size, mode); err != nil {
+	start := whole
+	if mode >= block.PreallocFalloc && d.isIdle(d.geo.alignDown(old), old) {
+		start = d.geo.alignDown(old) // the part that is new has its space too
+	}
+	if mode != block.PreallocOff && start < size {
+		if err := d.preallocateRange(start, size, mode); err != nil {
 			return err
 		}
 	}
@@ -104,6 +108,16 @@ func (d *disk) prepareNew(old, size int64, mode block.Preallocation) error {
 	// Before the header says that the disk is longer, what makes the new part
 	// zero must be on disk.
 	return d.finish()
+}
+
+// isIdle reports whether neither the image nor what is below holds anything in
+// [off, end), which lies in one cluster.
+func (d *disk) isIdle(off, end int64) bool {
+	if off == end || d.backing != nil && d.backing.Size() > off {
+		return false
+	}
+	e, err := d.Resolve(off, end-off)
+	return err == nil && e.Kind == block.Below && e.Length == end-off
 }
 
 // growData makes the data file as long as the disk will be, if it is raw with
