@@ -1,5 +1,7 @@
 package block
 
+import "reflect"
+
 // Kind says how the content of an extent is to be had.
 type Kind uint8
 
@@ -58,7 +60,7 @@ func (e Extent) End() int64 { return e.Start + e.Length }
 func (e Extent) follows(next Extent) bool {
 	alike := e.Kind == next.Kind && e.Depth == next.Depth && e.Allocated == next.Allocated &&
 		e.Compressed == next.Compressed && e.HasOffset == next.HasOffset &&
-		e.File == next.File && e.MayBeZero == next.MayBeZero && e.Plain == next.Plain
+		sameFile(e.File, next.File) && e.MayBeZero == next.MayBeZero && e.Plain == next.Plain
 	if !alike || e.End() != next.Start {
 		return false
 	}
@@ -66,4 +68,10 @@ func (e Extent) follows(next Extent) bool {
 		return true
 	}
 	return !e.HasOffset || e.Offset+e.Length == next.Offset
+}
+
+// sameFile reports whether two files are one. Those of types that can't be
+// compared are taken for two.
+func sameFile(a, b File) bool {
+	return a == nil && b == nil || a != nil && b != nil && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }

@@ -323,7 +323,7 @@ func (k *checker) countL2(data []byte, times uint32, active bool) {
 		switch {
 		case e.compressed():
 			k.countCompressed(e, times, active)
-		case e.host() != 0 || k.d.data != k.d.file && e.copied():
+		case e.host() != 0 || k.d.external && e.copied():
 			k.countCluster(e, &next, times, active)
 		case e.desc&g.reservedL2() != 0:
 			k.find(block.Corruption, "ERROR found l2 entry with reserved bits set: %x", e.desc)
@@ -346,7 +346,7 @@ func (k *checker) countCompressed(e l2Entry, times uint32, active bool) {
 	if e.copied() {
 		k.find(block.Corruption, "ERROR: coffset=%#x: copied flag must never be set for compressed clusters", e.desc&(1<<(62-(k.d.geo.clusterBits-8))-1))
 	}
-	if k.d.data != k.d.file {
+	if k.d.external {
 		k.find(block.Corruption, "ERROR compressed cluster in an image with an external data file: %x", e.desc)
 		return
 	}
@@ -380,7 +380,7 @@ func (k *checker) countCluster(e l2Entry, next *hostOff, times uint32, active bo
 		}
 		k.find(block.Corruption, "ERROR offset=%x: %s cluster is not properly aligned; L2 entry corrupted.", int64(host), what)
 	}
-	if k.d.data == k.d.file {
+	if !k.d.external {
 		k.referTimes(uint64(host), g.clusterSize, times)
 	}
 }

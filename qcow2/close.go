@@ -69,7 +69,7 @@ func (d *disk) closeReferred() error {
 	if d.backing != nil {
 		err = d.backing.Close()
 	}
-	if d.data != d.file {
+	if d.external {
 		err = errors.Join(err, d.data.Close())
 	}
 	return err

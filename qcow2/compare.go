@@ -243,7 +243,7 @@ func (k *checker) eachFlag(f func(flag) error) error {
 
 // eachFlagOf is eachFlag for one L2 table.
 func (k *checker) eachFlagOf(table hostOff, data []byte, f func(flag) error) error {
-	g, external := &k.d.geo, k.d.data != k.d.file
+	g, external := &k.d.geo, k.d.external
 	for at := 0; at < len(data); at += 1 << g.entryBits {
 		e := decodeEntry(data[at:], g.extended)
 		placed := e.host() != 0 || external && e.copied()

@@ -121,7 +121,7 @@ func (d *disk) WriteCompressed(p []byte, off int64) error {
 		return block.Invalidf("compressed writes are multiples of the cluster size %d long", d.geo.clusterSize)
 	case d.crypt != nil:
 		return block.Unsupportedf("Compression and encryption not supported at the same time")
-	case d.data != d.file:
+	case d.external:
 		return block.Unsupportedf("images with an external data file have no compressed clusters")
 	}
 	token := d.enter()

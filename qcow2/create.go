@@ -102,7 +102,7 @@ func (o *CreateOptions) create(f block.File) error {
 	}
 	d := newDisk(f, h, &OpenOptions{Writable: true, NoSync: true})
 	if o.Data != nil {
-		d.data = o.Data
+		d.useData(o.Data)
 	}
 	if err := d.prepareWrites(); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (o *CreateOptions) create(f block.File) error {
 	if err == nil {
 		err = d.Preallocate(o.Preallocation)
 	}
-	if err == nil && d.data != d.file {
+	if err == nil && d.external {
 		err = growFile(d.data, o.Size)
 	}
 	if err == nil {

@@ -31,7 +31,7 @@ func (d *disk) MakeEmpty() error {
 	if err := d.finish(); err != nil {
 		return err
 	}
-	if d.data != d.file && d.hdr.snapshotCount == 0 {
+	if d.external && d.hdr.snapshotCount == 0 {
 		if err := d.punchUnlinked(); err != nil {
 			return err
 		}

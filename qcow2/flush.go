@@ -142,7 +142,7 @@ func (d *disk) writeBatch(b *batch) error {
 
 // sync makes data and tables durable.
 func (d *disk) sync() error {
-	if d.data != d.file && !d.noSync {
+	if d.external && !d.noSync {
 		if err := d.data.Sync(); err != nil {
 			return err
 		}

@@ -121,7 +121,7 @@ func (d *disk) unitAt(e l2Entry, off guestOff) (unit uint, stop guestOff) {
 // state classifies the unit of off by its L2 entry. In an external data file a
 // cluster lies where it lies on the guest disk.
 func (d *disk) state(e l2Entry, unit uint, off guestOff) (state, error) {
-	if d.data == d.file {
+	if !d.external {
 		return d.geo.stateOf(e, unit, false)
 	}
 	s, err := d.geo.stateOf(e, unit, true)

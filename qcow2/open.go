@@ -81,6 +81,7 @@ type OpenOptions struct {
 type disk struct {
 	file     block.File      // tables
 	data     block.File      // guest clusters; the same as file unless external
+	external bool            // guest clusters are in a file of their own
 	events   block.EventSink // nil if nobody wants to know
 	backing  *block.Image
 	self     *block.Image // reads what the guest reads, for copy on write
@@ -311,7 +312,7 @@ func (d *disk) openData(o *OpenOptions) error {
 		return nil
 	}
 	if o.Data != nil {
-		d.data = o.Data
+		d.useData(o.Data)
 		return nil
 	}
 	name := string(d.hdr.find(extDataFile))
@@ -322,9 +323,12 @@ func (d *disk) openData(o *OpenOptions) error {
 	if err != nil {
 		return err
 	}
-	d.data = f
+	d.useData(f)
 	return nil
 }
+
+// useData has guest clusters in a file of their own.
+func (d *disk) useData(f block.File) { d.data, d.external = f, true }
 
 func policy(o *OpenOptions) block.Policy {
 	if o.Policy == nil {
@@ -428,7 +432,7 @@ func (d *disk) mapMetadata() error {
 // what they promise will no longer be true once something is written.
 func (d *disk) clearAutoclear() error {
 	kept := d.hdr.autoclear
-	if d.data == d.file {
+	if !d.external {
 		kept = 0
 	}
 	kept &= autoclearRawData

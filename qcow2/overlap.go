@@ -246,7 +246,7 @@ func (d *disk) describeDamage(e l2Entry, off guestOff, invalid string, err error
 		text = fmt.Sprintf("Cluster allocation offset %s unaligned %s", hex(int64(e.host())), where)
 	case !d.geo.v3 && e.desc&flagZero != 0 && !e.compressed():
 		text = "Zero cluster entry found in pre-v3 image " + where
-	case d.data != d.file && e.compressed():
+	case d.external && e.compressed():
 		text = "Compressed cluster entry found in image with external data file " + where
 	}
 	return damage(block.Detailf(block.ErrCorrupt, text, "%w", err))
@@ -289,7 +289,7 @@ func (d *disk) mayReplace(b *cache.Block, at int, n int64) error {
 // that an entry names although nothing has ever been there. Needs mu, at least
 // shared.
 func (d *disk) mayWriteData(off hostOff, n int64) error {
-	if d.data != d.file {
+	if d.external {
 		return nil
 	}
 	first := int64(off) >> d.geo.clusterBits

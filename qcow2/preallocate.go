@@ -32,7 +32,7 @@ func (d *disk) preallocateRange(off, end int64, mode block.Preallocation) error 
 		}
 		off = a.end(&d.geo)
 	}
-	if d.data == d.file {
+	if !d.external {
 		return d.extendFile()
 	}
 	return growFile(d.data, end)

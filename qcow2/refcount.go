@@ -169,7 +169,7 @@ func appendRun(list []hostRun, r hostRun) []hostRun {
 
 // releaseEntry gives up what an L2 entry refers to.
 func (d *disk) releaseEntry(e l2Entry) {
-	if d.data != d.file {
+	if d.external {
 		return
 	}
 	if e.compressed() {

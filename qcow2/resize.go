@@ -100,7 +100,7 @@ func (d *disk) prepareNew(old, size int64, mode block.Preallocation) error {
 			return err
 		}
 	}
-	if d.data != d.file {
+	if d.external {
 		if err := d.growData(old, size); err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (d *disk) shrink(size int64) error {
 	if err := d.dropFrom(size); err != nil {
 		return err
 	}
-	if d.data != d.file {
+	if d.external {
 		if err := d.data.Truncate(size); err != nil {
 			return err
 		}

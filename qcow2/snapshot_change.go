@@ -33,7 +33,7 @@ func (d *disk) CreateSnapshot(s block.Snapshot) (block.Snapshot, error) {
 // complete fills in what the caller has left to us, and checks the rest.
 func (d *disk) complete(s *block.Snapshot, records []snapshotRecord) error {
 	switch {
-	case d.data != d.file:
+	case d.external:
 		return block.Unsupportedf("an image with an external data file can't have internal snapshots")
 	case len(records) >= maxSnapshots:
 		return block.Errorf(block.ErrNoSpace, "the image has %d snapshots, the limit is %d", len(records), maxSnapshots)
@@ -172,7 +172,7 @@ func leftOver(done string, err error) error {
 func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.data != d.file {
+	if d.external {
 		return nil, block.Unsupportedf("an image with an external data file can't have internal snapshots")
 	}
 	if len(d.bitmaps.list) > 0 {

@@ -18,7 +18,7 @@ const (
 // doubt. Refcounts that can't be read are those of a file to be read plainly.
 func (d *disk) isSparse() bool {
 	f, ok := d.file.(block.AllocatedSizer)
-	if !ok || d.data != d.file {
+	if !ok || d.external {
 		return false
 	}
 	size, err := d.file.Size()

@@ -40,7 +40,7 @@ func (d *disk) makeStateRoom(base guestOff, off, n int64) error {
 	switch {
 	case !d.writable:
 		return block.ErrReadOnly
-	case d.data != d.file:
+	case d.external:
 		return block.Unsupportedf("an image with an external data file can't hold the state of a machine")
 	case off < 0 || off > math.MaxInt64-int64(base)-n:
 		return block.Invalidf("state of %d bytes at offset %d does not fit", n, off)

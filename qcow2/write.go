@@ -200,12 +200,12 @@ func (d *disk) isInPlace(e l2Entry, off guestOff, n int64) (bool, error) {
 }
 
 // exclusive reports whether the entry's cluster may be written in place.
-func (d *disk) exclusive(e l2Entry) bool { return e.copied() || d.data != d.file }
+func (d *disk) exclusive(e l2Entry) bool { return e.copied() || d.external }
 
 // reusable reports whether the entry has space of its own that only has to be
 // filled.
 func (d *disk) reusable(e l2Entry) bool {
-	if d.data != d.file {
+	if d.external {
 		return false // space is where the guest's offset is; see place
 	}
 	return !e.compressed() && e.host() != 0 && e.copied()
@@ -215,7 +215,7 @@ func (d *disk) reusable(e l2Entry) bool {
 // the guest's are; nothing is counted there.
 func (d *disk) place(a *allocation, first l2Entry, reuse bool) (err error) {
 	switch {
-	case d.data != d.file:
+	case d.external:
 		a.host = hostOff(a.off)
 	case reuse:
 		a.host = first.host()

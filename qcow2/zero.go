@@ -278,7 +278,7 @@ func (d *disk) units(off, next guestOff) uint64 {
 
 func (d *disk) changeEntry(b *cache.Block, at int, off guestOff, units uint64, f func(l2Entry, uint64) (l2Entry, change)) error {
 	old := d.entryAt(b, at)
-	if _, err := d.geo.stateOf(old, 0, d.data != d.file); err != nil {
+	if _, err := d.geo.stateOf(old, 0, d.external); err != nil {
 		return d.damagedEntry(old, off, err)
 	}
 	e, c := f(old, units)
