@@ -234,7 +234,7 @@ func TestTopLevel(t *testing.T) {
 		{"qemu-img -V", `qemu-img version .*\n`, "", 0},
 		{"diskimg qemu-img -V", `qemu-img version .*\n`, "", 0},
 		{"/bin/qemu-img.exe -V", `qemu-img version .*\n`, "", 0},
-		{"qemu-img -h", "(?s)qemu-img version .*\n  convert .*Supported formats: qcow2 qed raw vpc\n", "", 0},
+		{"qemu-img -h", "(?s)qemu-img version .*\n  convert .*Supported formats: luks qcow2 qed raw vpc\n", "", 0},
 		{"qemu-img", "", "qemu-img: Not enough arguments\nTry 'qemu-img --help' for more information\n", 1},
 		{"diskimg nosuch", "", "diskimg: Command not found: nosuch\nTry 'diskimg --help' for more information\n", 1},
 		{"diskimg --nosuch", "", "diskimg: unrecognized option '--nosuch'\nTry 'diskimg --help' for more information\n", 1},
