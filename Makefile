@@ -62,17 +62,17 @@ cross: ## compile and vet everything, tests too, for each platform
 	done
 
 unit: ## all tests: models, power cuts, faults, fuzz seeds, and the acceptance test with 256 MiB
-	CI=true DISKIMG_ACCEPT_SIZE=256M $(GO) test -timeout 20m ./...
+	CI=true DISKIMG_ACCEPT_SIZE=256M $(GO) test -timeout 40m ./...
 
 examples: ## the tests of the examples
 	cd examples/listfs && CI=true $(GO) test ./...
 
-# The detector makes all ten times as slow: fewer power cuts and faults, and not
-# what runs another program only.
+# The detector makes all ten times as slow: fewer power cuts and faults, a sample of
+# the command lines, and not what runs another program only.
 race: ## the tests under the race detector
-	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /qcow2$$ -e /vhd$$ -e /qed$$ -e /internal/accept$$)
-	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip TestOrderMutants ./qcow2 ./qed -crash.states 2000 -fault.scenarios 2
-	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 20m -skip TestOrderMutants ./vhd -crash.states 2000 -fault.scenarios 2
+	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 40m $$($(GO) list ./... | grep -v -e /qcow2$$ -e /vhd$$ -e /qed$$ -e /internal/cli$$ -e /internal/accept$$)
+	CI= CGO_ENABLED=1 $(GO) test -race -timeout 40m ./internal/cli
+	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 40m -skip TestOrderMutants ./qcow2 ./qed ./vhd -crash.states 2000 -fault.scenarios 2
 
 fuzz-short: ## each fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./...); do \

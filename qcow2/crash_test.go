@@ -19,7 +19,7 @@ import (
 // without corruption, hold what had been flushed, and of each sector that was
 // written since, its old or one of its new contents.
 
-var crashStates = flag.Int("crash.states", 300_000, "how many power-loss states to visit at least")
+var crashStates = flag.Int("crash.states", 120_000, "how many power-loss states to visit at least")
 
 func TestCrash(t *testing.T) {
 	var seeds, distinct atomic.Int64

@@ -192,13 +192,13 @@ func (d *disk) retire(unlinked []hostRun) error {
 	}
 	d.pins.advance()
 	d.pins.advance()
+	defer d.punch() // also what is free when an error ends this: later it may be in use
 	for len(d.retired) > 0 && d.pins.ended(d.retired[0].epoch) {
 		if err := d.countDown(&d.retired[0].runs); err != nil {
 			return err
 		}
 		d.retired = d.retired[1:]
 	}
-	d.punch()
 	return nil
 }
 

@@ -67,7 +67,7 @@ func badEntries() (list []badEntry) {
 			read: "is a zero cluster, which version 2 does not have", write: "is a zero cluster, which version 2 does not have", found: "reserved bits set"},
 	)
 	for _, off := range []uint64{0x5200, 0x3e00, beyond + 512} {
-		text := fmt.Sprintf("L2 table offset %#x unaligned (L1 index: 0x0)", off)
+		text := fmt.Sprintf("L2 table offset %#x unaligned (L1 index: 0)", off)
 		list = append(list, badEntry{name: fmt.Sprintf("L1 entry %#x", off), seed: "v3", edit: l1(off | copiedFlag), read: text, write: text, found: "Table is not cluster aligned; L1 entry corrupted"})
 	}
 	list = append(list,

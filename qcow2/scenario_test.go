@@ -335,7 +335,7 @@ func (s *scenario) settleDiscard(op scenarioOp) error {
 // resize makes the disk larger or smaller.
 func (s *scenario) resize() error {
 	v2 := s.options.Version == 2
-	if v2 && (len(s.snaps) > 0 || int64(len(s.backing)) > s.options.Size) {
+	if v2 && (len(s.snaps) > 0 || int64(len(s.backing)) > min(s.options.Size, s.img.Size())) {
 		return nil // refused
 	}
 	old, span := s.img.Size(), min(s.options.ClusterSize*s.options.ClusterSize/8, 64<<10)

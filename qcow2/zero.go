@@ -49,7 +49,8 @@ func (d *disk) zeroEdge(from, to guestOff, mark func(l2Entry, uint64) (l2Entry, 
 	return nil
 }
 
-// zeroIdle has the unit [start, end) changed if it reads as zero and holds no data.
+// zeroIdle has the unit [start, end) changed if it reads as zero and holds no
+// data, nor is part of a compressed cluster.
 func (d *disk) zeroIdle(start, end guestOff, mark func(l2Entry, uint64) (l2Entry, change)) (done bool, err error) {
 	if err := d.relieve(); err != nil {
 		return false, err
@@ -59,7 +60,11 @@ func (d *disk) zeroIdle(start, end guestOff, mark func(l2Entry, uint64) (l2Entry
 	if !d.oldIsZero(start, end) {
 		return false, nil
 	}
-	return true, d.changeHeld(start, end, mark)
+	err = d.changeHeld(start, end, mark)
+	if errors.Is(err, errPartOfCompressed) {
+		return false, nil
+	}
+	return true, err
 }
 
 // canMarkZero reports whether an entry can say that a cluster reads as zero.
@@ -255,7 +260,7 @@ func (d *disk) changeLocked(off, end guestOff, f func(l2Entry, uint64) (l2Entry,
 	for off < end {
 		start := guestOff(d.geo.alignDown(int64(off)))
 		next := min(end, start+guestOff(d.geo.clusterSize))
-		whole := off == start && int64(next) == min(int64(start)+d.geo.clusterSize, d.Size())
+		whole := off == start && int64(next) >= min(int64(start)+d.geo.clusterSize, d.Size())
 		if e := d.entryAt(b, at); e.compressed() && !whole {
 			return 0, errPartOfCompressed
 		}
