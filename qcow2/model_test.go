@@ -110,7 +110,11 @@ func TestModelResize(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := formats.Get(t, "qcow2", nil)
 			f.Backing = mayHaveBacking(row) && row["compat"] != "0.10" // which QEMU refuses
-			model.Replay(t, f, model.Options{Create: row, Runs: 2, Actions: append(model.Actions(), model.Grow, model.Shrink)})
+			play := model.Replay
+			if row["encrypt.format"] != "" {
+				play = model.Run // of such a disk QEMU brings back what a shrunk cluster lost
+			}
+			play(t, f, model.Options{Create: row, Runs: 2, Actions: append(model.Actions(), model.Grow, model.Shrink)})
 		})
 	}
 }

@@ -21,6 +21,8 @@ type Format struct {
 	Open func(path string, o OpenOptions) (*block.Image, error)
 	// Backing says that Create heeds CreateOptions.Backing.
 	Backing bool
+	// MayAllocate says that reading 4 KiB may allocate memory.
+	MayAllocate bool
 	// Check, if not nil, is one more judgement on a closed image, next to that
 	// of the format's own block.Checker: another program's.
 	Check func(path string) error
