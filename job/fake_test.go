@@ -72,11 +72,17 @@ func (f *fake) image() *block.Image {
 
 func (f *fake) Size() int64                { return f.size }
 func (f *fake) Backing() *block.Image      { return f.backing }
-func (f *fake) Flush() error               { f.log("flush", 0, 0); return nil }
-func (f *fake) Close() error               { f.log("close", 0, 0); return nil }
+func (f *fake) Flush() error               { return f.note("flush") }
+func (f *fake) Close() error               { return f.note("close") }
 func (f *fake) Discard(off, n int64) error { return block.ErrUnsupported }
 func (f *fake) Describe() (block.Description, error) {
 	return block.Description{ClusterSize: cluster}, nil
+}
+func (f *fake) note(op string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log(op, 0, 0)
+	return nil
 }
 func (f *fake) log(op string, off, n int64) { f.writes = append(f.writes, write{op, off, n}) }
 func (f *fake) unitEnd(u int64) int64       { return min((u+1)*unit, f.size) }
