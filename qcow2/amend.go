@@ -326,6 +326,8 @@ func (d *disk) downgrade() error {
 	if err := d.expandActive(); err != nil {
 		return err
 	}
+	// Before the header says version 2, what an entry of that can't say must be
+	// gone from the disk: alone waits for it, and so does writeExpanded.
 	return d.alone(func() error {
 		d.mu.Lock()
 		err := d.mayDowngrade(d.Size())
@@ -336,8 +338,8 @@ func (d *disk) downgrade() error {
 		if err != nil {
 			return err
 		}
-		// Before the header says version 2, what an entry of that can't say must
-		// be gone from the disk.
+		// Before the header says version 2 and forgets that refcounts may be
+		// behind, they must be on disk.
 		if err := d.quiesce(); err != nil {
 			return err
 		}
