@@ -46,6 +46,16 @@ type Error struct {
 	Err    error  // the cause
 }
 
+// OpenError returns err as that of opening the image at path, unless it says
+// already what was being done to which image.
+func OpenError(path, format string, err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return err
+	}
+	return &Error{Op: "open", Path: path, Format: format, Offset: -1, Err: err}
+}
+
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Format != "" {

@@ -17,15 +17,15 @@ const maxInspectBitmaps = 128 << 10
 func Inspect(f block.File) (block.Description, error) {
 	h, err := readHeader(f)
 	if err != nil {
-		return block.Description{}, wrapOpen("", err)
+		return block.Description{}, block.OpenError("", "qcow2", err)
 	}
 	if err := h.validate(); err != nil {
-		return block.Description{}, wrapOpen("", err)
+		return block.Description{}, block.OpenError("", "qcow2", err)
 	}
 	d := newDisk(f, h, &OpenOptions{})
 	snapshots, err := d.listSnapshots(maxInspect)
 	if err != nil {
-		return block.Description{}, wrapOpen("", err)
+		return block.Description{}, block.OpenError("", "qcow2", err)
 	}
 	return d.describe(snapshots, d.inspectBitmaps(maxInspectBitmaps))
 }
@@ -57,7 +57,7 @@ func (d *disk) describe(snapshots []block.Snapshot, bitmaps []block.Bitmap) (blo
 	h := d.hdr
 	encrypt, err := d.describeEncryption()
 	if err != nil {
-		return block.Description{}, wrapOpen(d.path, err)
+		return block.Description{}, block.OpenError(d.path, "qcow2", err)
 	}
 	return block.Description{
 		Format:        "qcow2",

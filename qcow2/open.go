@@ -142,17 +142,9 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	}
 	d, err := open(f, o)
 	if err != nil {
-		return nil, wrapOpen(o.Path, err)
+		return nil, block.OpenError(o.Path, "qcow2", err)
 	}
 	return block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2", Writable: o.Writable && !o.Repair}), nil
-}
-
-func wrapOpen(path string, err error) error {
-	var e *block.Error
-	if errors.As(err, &e) {
-		return err
-	}
-	return &block.Error{Op: "open", Path: path, Format: "qcow2", Offset: -1, Err: err}
 }
 
 func open(f block.File, o *OpenOptions) (*disk, error) {

@@ -9,7 +9,7 @@ import "github.com/diskimg/diskimg/block"
 func Inspect(f block.File) (block.Description, error) {
 	h, err := readHeader(f)
 	if err != nil {
-		return block.Description{}, wrapOpen("", err)
+		return block.Description{}, block.OpenError("", "qed", err)
 	}
 	return h.describe(), nil
 }

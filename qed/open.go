@@ -89,17 +89,9 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	}
 	d, err := open(f, o)
 	if err != nil {
-		return nil, wrapOpen(o.Path, err)
+		return nil, block.OpenError(o.Path, "qed", err)
 	}
 	return block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qed", Writable: o.Writable && !o.Repair}), nil
-}
-
-func wrapOpen(path string, err error) error {
-	var e *block.Error
-	if errors.As(err, &e) {
-		return err
-	}
-	return &block.Error{Op: "open", Path: path, Format: "qed", Offset: -1, Err: err}
 }
 
 func open(f block.File, o *OpenOptions) (*disk, error) {

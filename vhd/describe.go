@@ -32,7 +32,7 @@ func ParseUUID(s string) (UUID, error) {
 func Inspect(f block.File) (block.Description, error) {
 	foot, h, size, err := inspect(f)
 	if err != nil {
-		return block.Description{}, wrapOpen("", err)
+		return block.Description{}, block.OpenError("", formatName, err)
 	}
 	return describe(f, foot, h, size), nil
 }

@@ -61,17 +61,9 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	}
 	l, err := open(f, o)
 	if err != nil {
-		return nil, wrapOpen(o.Path, err)
+		return nil, block.OpenError(o.Path, formatName, err)
 	}
 	return block.NewImage(l, block.ImageOptions{Path: o.Path, Format: formatName, Writable: o.Writable}), nil
-}
-
-func wrapOpen(path string, err error) error {
-	var e *block.Error
-	if errors.As(err, &e) {
-		return err
-	}
-	return &block.Error{Op: "open", Path: path, Format: formatName, Offset: -1, Err: err}
 }
 
 func open(f block.File, o *OpenOptions) (block.Layer, error) {

@@ -65,7 +65,7 @@ func (d *fixed) identity() Identity {
 func Identify(f block.File) (Identity, error) {
 	foot, _, size, err := inspect(f)
 	if err != nil {
-		return Identity{}, wrapOpen("", err)
+		return Identity{}, block.OpenError("", formatName, err)
 	}
 	return identify(f, foot, size), nil
 }
