@@ -122,8 +122,9 @@ type (
 		OpenSnapshot(idOrName string) (*Image, error)
 	}
 	// VMStateKeeper keeps the state of a virtual machine besides the disk; its
-	// length is up to the caller, who tells it with a snapshot. Nothing is
-	// flushed.
+	// length is up to the caller, who tells it with a snapshot. Such a snapshot,
+	// with a VMStateSize above 0, takes the state along: the disk has none then,
+	// until it goes back to the snapshot. Nothing is flushed.
 	VMStateKeeper interface {
 		// ReadVMState fills p with the state from offset off on. What was
 		// never written is zero.

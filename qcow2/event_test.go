@@ -59,6 +59,7 @@ func TestEvents(t *testing.T) {
 	defer img.Close()
 	snapshots, _ := block.As[block.Snapshotter](img)
 	empty, _ := block.As[block.Emptier](img)
+	state, _ := block.As[block.VMStateKeeper](img)
 	p := make([]byte, 64<<10)
 	p[cluster] = 1
 	for _, c := range []struct {
@@ -75,6 +76,9 @@ func TestEvents(t *testing.T) {
 		{"a part of a compressed cluster", "cow_read read_compressed write_aio", func() error { _, err := img.WriteAt(p[:7], 4*cluster+7); return err }},
 		{"discard", "cluster_free", func() error { return first(img.Discard(0, cluster), img.Flush()) }},
 		{"snapshot", "", func() error { _, err := snapshots.CreateSnapshot(block.Snapshot{Name: "a"}); return err }},
+		{"VM state", "vmstate_save cluster_alloc write_aio", func() error { return state.WriteVMState(p[:cluster], 0) }},
+		{"VM state again", "vmstate_save write_aio", func() error { return state.WriteVMState(p[:cluster], 0) }},
+		{"reading VM state", "vmstate_load read_aio", func() error { return state.ReadVMState(make([]byte, cluster), 0) }},
 		{"a shared table", "l2_alloc_cow_read l2_alloc_write write_aio", func() error { _, err := img.WriteAt(p[:cluster], cluster); return err }},
 		{"many clusters", "refblock_alloc refblock_alloc_write refblock_alloc_hookup", func() error { return writeAndFlush(img, p, 0) }},
 		{"empty", "empty_image_prepare l1_update cluster_free", empty.MakeEmpty},

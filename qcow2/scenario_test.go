@@ -32,6 +32,7 @@ type scenarioOp struct {
 	first, end int
 	id         uint32
 	failed     bool // it returned an error: old or new, in any sector
+	state      bool // the sectors are of the machine's state, not of the disk
 }
 
 type scenario struct {
@@ -51,6 +52,7 @@ type scenario struct {
 	heavy bool    // the refcount table is about to grow, see ballast
 	leaky bool    // there are leaks, see ballast
 	safe  int     // how many of ops have been flushed
+	busy  bool    // the disk has machine state
 	snaps []*scenarioSnapshot
 }
 
@@ -61,13 +63,17 @@ type scenarioSnapshot struct {
 	made, gone int
 	failed     bool     // making it, or deleting it, returned an error
 	ids        []uint32 // what each sector holds
+	state      []uint32 // what each sector of the machine's state holds
 }
+
+// stateSectors is how much machine state there may be.
+const stateSectors = 24
 
 const backingID = 60_000
 
 func newScenario(t *testing.T, seed uint64) *scenario {
 	s := &scenario{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
-	s.kinds = append(s.rand.Perm(21)[:3+s.rand.IntN(18)], 7, 10)
+	s.kinds = append(s.rand.Perm(23)[:3+s.rand.IntN(20)], 7, 10)
 	s.options = smallOptions(s.rand)
 	s.encrypt(seed)
 	s.sizes = []int64{s.options.Size}
@@ -260,6 +266,8 @@ func (s *scenario) operation() error {
 		return s.deleteSnapshot()
 	case 19, 20:
 		return s.amend()
+	case 21, 22:
+		return s.writeState()
 	}
 }
 
@@ -332,10 +340,10 @@ func (s *scenario) settleDiscard(op scenarioOp) error {
 	return nil
 }
 
-// resize makes the disk larger or smaller.
+// resize makes the disk larger or smaller. Where machine state begins would move.
 func (s *scenario) resize() error {
 	v2 := s.options.Version == 2
-	if v2 && (len(s.snaps) > 0 || int64(len(s.backing)) > min(s.options.Size, s.img.Size())) {
+	if s.busy || v2 && (len(s.snaps) > 0 || int64(len(s.backing)) > min(s.options.Size, s.img.Size())) {
 		return nil // refused
 	}
 	old, span := s.img.Size(), min(s.options.ClusterSize*s.options.ClusterSize/8, 64<<10)
@@ -396,11 +404,13 @@ func (s *scenario) makeEmpty() error {
 	}
 	below := min(len(s.backing), int(s.img.Size())) / sector
 	s.ops = append(s.ops, scenarioOp{end: below, id: backingID}, scenarioOp{first: below, end: int(s.img.Size() / sector)})
+	s.setState(make([]uint32, stateSectors))
 	s.note(false)
 	e, _ := block.As[block.Emptier](s.img)
 	if err := e.MakeEmpty(); err != nil {
 		return err
 	}
+	s.busy = false
 	s.note(true)
 	return nil
 }
@@ -420,15 +430,26 @@ func (s *scenario) createSnapshot() error {
 	if err != nil {
 		return err
 	}
-	k := &scenarioSnapshot{name: fmt.Sprintf("snapshot %d", len(s.snaps)), ids: ids, gone: math.MaxInt}
+	state, err := stateOf(s.img)
+	if err != nil {
+		return err
+	}
+	k := &scenarioSnapshot{name: fmt.Sprintf("snapshot %d", len(s.snaps)), ids: ids, state: state, gone: math.MaxInt}
+	record, from := block.Snapshot{Name: k.name}, len(s.ops)
+	if s.busy && s.rand.IntN(3) > 0 {
+		record.VMStateSize = stateSectors * sector
+		s.setState(make([]uint32, stateSectors))
+	}
 	k.made = s.mark()
 	s.snaps = append(s.snaps, k)
 	maker, _ := block.As[block.Snapshotter](s.img)
-	_, err = maker.CreateSnapshot(block.Snapshot{Name: k.name})
+	_, err = maker.CreateSnapshot(record)
 	if s.narrow() && atLimit(err) {
 		k.failed = true // nothing more can be shared
+		s.undone(from)
 		return nil
 	}
+	s.busy = s.busy && (err != nil || record.VMStateSize == 0)
 	k.failed = k.failed || err != nil
 	s.note(err == nil)
 	return err
@@ -464,20 +485,55 @@ func (s *scenario) applySnapshot() error {
 	if k == nil {
 		return nil
 	}
+	from := len(s.ops)
 	for at, id := range k.ids {
 		s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: id})
 	}
+	s.setState(k.state)
 	s.note(false)
 	maker, _ := block.As[block.Snapshotter](s.img)
 	err := maker.ApplySnapshot(k.name)
 	if s.narrow() && atLimit(err) {
-		for i := range k.ids {
-			s.ops[len(s.ops)-1-i].failed = true
-		}
+		s.undone(from)
 		return nil
 	}
+	s.busy = s.busy && err != nil || slices.Max(k.state) > 0
 	s.note(err == nil)
 	return err
+}
+
+// undone says that the operations from one on may have had no effect.
+func (s *scenario) undone(from int) {
+	for i := range s.ops[from:] {
+		s.ops[from+i].failed = true
+	}
+}
+
+// setState notes what the machine's state is about to be.
+func (s *scenario) setState(ids []uint32) {
+	for at, id := range ids {
+		s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: id, state: true})
+	}
+}
+
+// writeState writes machine state, if the image can have any.
+func (s *scenario) writeState() error {
+	if s.options.DataFile != "" {
+		return nil
+	}
+	op := scenarioOp{first: s.rand.IntN(stateSectors), state: true}
+	op.end = op.first + 1 + s.rand.IntN(stateSectors-op.first)
+	s.busy = true
+	k, _ := block.As[block.VMStateKeeper](s.img)
+	return k.WriteVMState(s.begin(&op, true), int64(op.first)*sector)
+}
+
+// stateOf returns which write each sector of the machine's state holds.
+func stateOf(img *block.Image) ([]uint32, error) {
+	p := make([]byte, stateSectors*sector)
+	k, _ := block.As[block.VMStateKeeper](img)
+	err := k.ReadVMState(p, 0)
+	return idsIn(p), err
 }
 
 func (s *scenario) deleteSnapshot() error {
@@ -499,11 +555,15 @@ func idsOf(img *block.Image) ([]uint32, error) {
 	if _, err := img.ReadAt(p, 0); err != nil {
 		return nil, err
 	}
+	return idsIn(p), nil
+}
+
+func idsIn(p []byte) []uint32 {
 	ids := make([]uint32, len(p)/sector)
 	for at := range ids {
 		ids[at] = idOf(p[at*sector:][:sector], at)
 	}
-	return ids, nil
+	return ids
 }
 
 // checkSnapshots demands that each snapshot that must be there is, that none is
@@ -540,6 +600,11 @@ func (k *scenarioSnapshot) check(img *block.Image) error {
 	if err == nil && !slices.Equal(ids, k.ids) {
 		err = fmt.Errorf("%s holds %d, not %d", k.name, ids, k.ids)
 	}
+	if err == nil {
+		if ids, err = stateOf(view); err == nil && !slices.Equal(ids, k.state) {
+			err = fmt.Errorf("%s has the state %d, not %d", k.name, ids, k.state)
+		}
+	}
 	return errors.Join(err, view.Close())
 }
 
@@ -569,27 +634,35 @@ func (s *scenario) checkContent(img *block.Image, safe, started int) error {
 	if !slices.Contains(s.sizes, img.Size()) {
 		return fmt.Errorf("the disk has %d bytes, not one of %d", img.Size(), s.sizes)
 	}
-	p := make([]byte, img.Size())
-	if _, err := img.ReadAt(p, 0); err != nil {
+	ids, err := idsOf(img)
+	if err != nil {
 		return err
 	}
-	for at := range int(img.Size() / sector) {
-		if id := idOf(p[at*sector:][:sector], at); !s.allowed(at, id, safe, started) {
-			return fmt.Errorf("sector %d holds write %d; operations 1 to %d were flushed, %d had begun", at, int32(id), safe, started)
+	state, err := stateOf(img)
+	if err != nil {
+		return err
+	}
+	for i, id := range slices.Concat(ids, state) {
+		at := scenarioOp{first: i}
+		if i >= len(ids) {
+			at = scenarioOp{first: i - len(ids), state: true}
+		}
+		if !s.allowed(at, id, safe, started) {
+			return fmt.Errorf("sector %d (of state: %v) holds write %d; operations 1 to %d were flushed, %d had begun", at.first, at.state, int32(id), safe, started)
 		}
 	}
 	return s.checkSnapshots(img, safe, started)
 }
 
-// allowed reports whether a sector may hold what write id put there: the last
-// one that was flushed, or a later one.
-func (s *scenario) allowed(at int, id uint32, safe, started int) bool {
+// allowed reports whether the first sector of at may hold what write id put there:
+// the last one that was flushed, or a later one.
+func (s *scenario) allowed(at scenarioOp, id uint32, safe, started int) bool {
 	may := []uint32{0}
-	if int64(at)*sector < min(int64(len(s.backing)), s.sizes[0]) {
+	if !at.state && int64(at.first)*sector < min(int64(len(s.backing)), s.sizes[0]) {
 		may[0] = backingID
 	}
 	for i, op := range s.ops[:started] {
-		if at < op.first || at >= op.end {
+		if op.state != at.state || at.first < op.first || at.first >= op.end {
 			continue
 		}
 		if i < safe && !op.failed {

@@ -3,6 +3,7 @@ package qcow2
 import (
 	"encoding/binary"
 	"io/fs"
+	"slices"
 	"strconv"
 	"time"
 
@@ -71,30 +72,45 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 	if len(table) > maxSnapshotTable {
 		return block.Errorf(block.ErrNoSpace, "snapshot table needs %d bytes, the limit is %d", len(table), maxSnapshotTable)
 	}
-	if err := d.mayShare(d.l1); err != nil {
+	l1, moved := d.splitState(s.VMStateSize)
+	if err := d.mayShare(l1); err != nil {
 		return err
 	}
-	l1 := d.geo.clusters(int64(len(d.l1)) * 8)
-	tables := []int64{l1, l1, d.geo.clusters(int64(len(table)))}
-	return d.swap(countTables(d.l1), tables, func(c *swap) error {
-		shared, err := c.share(d.l1, 2)
+	n := d.geo.clusters(int64(len(d.l1)) * 8)
+	tables := []int64{n, n, d.geo.clusters(int64(len(table)))}
+	return d.swap(countTables(l1), tables, func(c *swap) error {
+		shared, err := c.share(l1, 2)
 		if err != nil {
 			return err
 		}
-		for i, e := range d.l1 {
+		for i, e := range l1 {
 			if e&offsetMask != shared[i] {
 				c.lose(hostOff(e&offsetMask), d.geo.clusterSize)
 			}
 		}
-		if err := c.setL1(c.tables[0], shared); err != nil {
+		if err := c.setL1(c.tables[0], slices.Concat(shared, make([]uint64, len(moved)))); err != nil {
 			return err
 		}
-		if err := c.writeTable(c.tables[1], shared); err != nil {
+		kept := slices.Concat(shared, moved)
+		if err := c.writeTable(c.tables[1], kept); err != nil {
 			return err
 		}
-		r.l1Offset, r.l1Size = uint64(c.tables[1].off(&d.geo)), uint32(len(shared))
+		r.l1Offset, r.l1Size = uint64(c.tables[1].off(&d.geo)), uint32(len(kept))
 		return c.setSnapshots(append(records, r), oldSize)
 	})
+}
+
+// splitState cuts the L1 table into what a snapshot is to share with the disk,
+// and what leads to the state of a machine that the snapshot takes along, if it
+// does: that has no other use, and who had to copy it when the next state is
+// written would do so for nothing. What is taken along is referred to as often
+// as before.
+func (d *disk) splitState(size int64) (shared, moved []uint64) {
+	at := len(d.l1)
+	if size > 0 {
+		at = min(at, int(d.geo.l1Entries(d.Size())))
+	}
+	return d.l1[:at], d.l1[at:]
 }
 
 // setSnapshots writes the snapshot table to the last run that was set aside.

@@ -8,8 +8,9 @@ import (
 )
 
 // The state of a virtual machine lies behind the end of the disk, from the first
-// guest offset on that the disk's part of the L1 table does not describe. Facts:
-// qcow2 specification, "Snapshots".
+// guest offset on that the disk's part of the L1 table does not describe. A
+// snapshot that is made with its size takes it along. Facts: qcow2 specification,
+// "Snapshots".
 
 // vmStateOffset returns the guest offset at which the state begins.
 func (d *disk) vmStateOffset() guestOff {
@@ -20,6 +21,7 @@ func (d *disk) vmStateOffset() guestOff {
 func (d *disk) WriteVMState(p []byte, off int64) error {
 	token := d.enter()
 	defer d.leave(token)
+	d.event(block.EventVMStateSave)
 	at := d.vmStateOffset()
 	if err := d.makeStateRoom(at, off, int64(len(p))); err != nil {
 		return d.settle(err)
@@ -65,6 +67,7 @@ func (d *disk) ReadVMState(p []byte, off int64) error {
 	}
 	token := d.pins.pin()
 	defer d.pins.unpin(token)
+	d.event(block.EventVMStateLoad)
 	return d.readBehind(p, base+guestOff(off))
 }
 
@@ -78,7 +81,8 @@ func (d *disk) readBehind(p []byte, off guestOff) error {
 		part := p[:min(e.Length, int64(len(p)))]
 		switch e.Kind {
 		case block.Data:
-			err = d.readTable("machine state", part, hostOff(e.Offset))
+			d.event(block.EventReadAIO)
+			err = block.ReadFull(e.File, part, e.Offset)
 		case block.Special:
 			err = d.ReadSpecial(e, part, int64(off))
 		default:

@@ -3,17 +3,21 @@ package qcow2_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"syscall"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/qemu"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/storage"
 )
 
 // What is written behind the disk reads back, after opening again and from
-// snapshots too, and the disk is what it was.
+// snapshots too: one made with the size of the state takes it along, another one
+// shares it. The disk stays what it is.
 func TestVMState(t *testing.T) {
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 5))
@@ -22,47 +26,136 @@ func TestVMState(t *testing.T) {
 		if err := qcow2.Create(f, &o); err != nil {
 			t.Fatal(err)
 		}
-		img := openBitmaps(t, f, true)
+		m := &machine{t: t, rand: r, file: f, img: openBitmaps(t, f, true), state: make([]byte, 100<<10), kept: map[string][]byte{}}
 		disk := bytes.Repeat([]byte{7}, int(o.Size))
-		if _, err := img.WriteAt(disk, 0); err != nil {
+		if _, err := m.img.WriteAt(disk, 0); err != nil {
 			t.Fatal(err)
 		}
-		state, old := make([]byte, 300<<10), []byte(nil)
-		write := func() {
-			k, _ := block.As[block.VMStateKeeper](img)
-			for range 10 {
-				off := r.IntN(len(state))
-				p := bytes.Repeat([]byte{byte(1 + r.IntN(200))}, 1+r.IntN(min(len(state)-off, 9000)))
-				copy(state[off:], p)
-				if err := k.WriteVMState(p, int64(off)); err != nil {
-					t.Fatal(err)
-				}
-			}
+		for i := range 20 {
+			m.step(fmt.Sprint("s", i))
 		}
-		write()
-		old = bytes.Clone(state)
-		s, _ := block.As[block.Snapshotter](img)
-		if _, err := s.CreateSnapshot(block.Snapshot{Name: "with state", VMStateSize: int64(len(state))}); err != nil {
-			t.Fatal(err)
-		}
-		write() // what the snapshot shares is copied
-		if err := img.Close(); err != nil {
-			t.Fatal(err)
-		}
-		img = openBitmaps(t, f, true)
-		sameState(t, img, state)
-		opener, _ := block.As[block.SnapshotOpener](img)
-		view, err := opener.OpenSnapshot("with state")
-		if err != nil {
-			t.Fatal(err)
-		}
-		sameState(t, view, old)
-		if p := make([]byte, len(disk)); errors.Join(readDisk(img, p)) != nil || !bytes.Equal(p, disk) {
+		if p := make([]byte, len(disk)); errors.Join(readDisk(m.img, p)) != nil || !bytes.Equal(p, disk) {
 			t.Errorf("seed %d: the disk is another one", seed)
 		}
-		if err := errors.Join(checkNoCorruption(img, true), img.Close()); err != nil {
+		if err := errors.Join(checkNoCorruption(m.img, true), m.img.Close()); err != nil || t.Failed() {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
+	}
+}
+
+// machine is an image with the state that it, and each of its snapshots, must hold.
+type machine struct {
+	t     *testing.T
+	rand  *rand.Rand
+	file  *storage.Memory
+	img   *block.Image
+	state []byte
+	kept  map[string][]byte
+}
+
+func (m *machine) step(name string) {
+	s, _ := block.As[block.Snapshotter](m.img)
+	old := ""
+	for old = range m.kept {
+		break
+	}
+	var err error
+	switch k := m.rand.IntN(6); {
+	case k < 2:
+		m.write()
+	case k == 2 || old == "":
+		m.kept[name] = bytes.Clone(m.state)
+		size := int64(m.rand.IntN(2) * len(m.state))
+		_, err = s.CreateSnapshot(block.Snapshot{Name: name, VMStateSize: size})
+		if size > 0 {
+			clear(m.state)
+		}
+	case k == 3:
+		copy(m.state, m.kept[old])
+		err = s.ApplySnapshot(old)
+	case k == 4:
+		delete(m.kept, old)
+		err = s.DeleteSnapshot(old)
+	case k == 5:
+		err = m.img.Close()
+		m.img = openBitmaps(m.t, m.file, true)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.look()
+}
+
+// write changes some of the state.
+func (m *machine) write() {
+	k, _ := block.As[block.VMStateKeeper](m.img)
+	for range 5 {
+		off := m.rand.IntN(len(m.state))
+		p := bytes.Repeat([]byte{byte(1 + m.rand.IntN(200))}, 1+m.rand.IntN(min(len(m.state)-off, 9000)))
+		copy(m.state[off:], p)
+		if err := k.WriteVMState(p, int64(off)); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+func (m *machine) look() {
+	sameState(m.t, m.img, m.state)
+	opener, _ := block.As[block.SnapshotOpener](m.img)
+	for name, want := range m.kept {
+		view, err := opener.OpenSnapshot(name)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		sameState(m.t, view, want)
+	}
+}
+
+// QEMU finds nothing wrong with snapshots that took state along, goes to them and
+// reads it, and deletes them; the state that it has written we take along.
+func TestVMStateInTurns(t *testing.T) {
+	qemu.Need(t, "qemu-img", "qemu-io")
+	for name, options := range map[string]map[string]string{
+		"Default": nil, "V2": {"compat": "0.10", "cluster_size": "4k"}, "Refcount2": {"cluster_size": "512", "refcount_bits": "2"},
+		"Subclusters": {"cluster_size": "16k", "extended_l2": "on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "disk.qcow2")
+			qemu.Create(t, path, "qcow2", 1<<20, options)
+			for i, write := range []func(id int){
+				func(id int) { qemu.IO(t, path, "qcow2", fmt.Sprintf("write -b -P %d 1k 300k", id)) },
+				func(id int) {
+					img := openPath(t, path, true)
+					k, _ := block.As[block.VMStateKeeper](img)
+					if err := errors.Join(k.WriteVMState(bytes.Repeat([]byte{byte(id)}, 300<<10), 1<<10), img.Close()); err != nil {
+						t.Fatal(err)
+					}
+				},
+			} {
+				write(i + 1)
+				img := openPath(t, path, true)
+				s, _ := block.As[block.Snapshotter](img)
+				_, err := s.CreateSnapshot(block.Snapshot{Name: fmt.Sprint("s", i+1), VMStateSize: 301 << 10})
+				if err := errors.Join(err, img.Close()); err != nil {
+					t.Fatal(err)
+				}
+				qemu.Check(t, path, "qcow2")
+				qemu.IO(t, path, "qcow2", "read -b -P 0 0 400k")
+			}
+			for i := 1; i <= 2; i++ {
+				qemu.Img(t, "snapshot", "-a", fmt.Sprint("s", i), path)
+				qemu.IO(t, path, "qcow2", fmt.Sprintf("read -b -P %d 1k 300k", i), "read -b -P 0 0 1k", "read -P 0 0 1M")
+				qemu.Check(t, path, "qcow2")
+				// Not applied any more, and then gone.
+				img := openPath(t, path, true)
+				s, _ := block.As[block.Snapshotter](img)
+				_, err := s.CreateSnapshot(block.Snapshot{Name: "again", VMStateSize: 1})
+				if err := errors.Join(err, s.DeleteSnapshot("again"), s.DeleteSnapshot(fmt.Sprint("s", i)), img.Close()); err != nil {
+					t.Fatal(err)
+				}
+				qemu.Check(t, path, "qcow2")
+			}
+		})
 	}
 }
 
