@@ -132,10 +132,7 @@ func (p *Plan) check() error {
 	if !s.Has("size") {
 		return block.Invalidf("Image creation needs a size parameter")
 	}
-	if name := s.Text("data_file"); name != "" && filepath.Clean(p.dataPath()) == filepath.Clean(p.Path) {
-		return block.Invalidf("the data file %q has to be another file than the image", name)
-	}
-	return nil
+	return p.checkData()
 }
 
 // passphrase asks for that of the new image.
@@ -145,12 +142,32 @@ func (p *Plan) passphrase() func() ([]byte, error) {
 }
 
 // dataPath is where the data file is made: where the policy will look for it.
-func (p *Plan) dataPath() string {
-	name := p.Settings.Text("data_file")
-	if _, ok := p.o.Policy.(Permissive); ok {
-		return name
+// name is what the image calls it.
+func (p *Plan) dataPath() (path, name string, err error) {
+	name = p.Settings.Text("data_file")
+	if _, ok := p.o.Policy.(Permissive); !ok {
+		return BackingPath(p.Path, name), name, nil
 	}
-	return BackingPath(p.Path, name)
+	if strings.HasPrefix(name, "json:") {
+		return "", "", refuseProtocol("json")
+	}
+	t, err := ParseTarget(name)
+	if err != nil {
+		return "", "", err
+	}
+	if protocol, _ := cutProtocol(t.Path); protocol != "" {
+		return t.Path, "./" + t.Path, nil
+	}
+	return t.Path, t.Path, nil
+}
+
+// checkData refuses the image as its own data file.
+func (p *Plan) checkData() error {
+	path, name, err := p.dataPath()
+	if err == nil && name != "" && filepath.Clean(path) == filepath.Clean(p.Path) {
+		return block.Invalidf("the data file %q has to be another file than the image", name)
+	}
+	return nil // what else is wrong is said when it is made
 }
 
 func (p *Plan) checkBacking() error {
@@ -264,11 +281,15 @@ func (o *Output) create() (err error) {
 		}
 	}
 	f := FormatOptions{Path: o.plan.Path, NoSync: o.plan.o.NoSync, Passphrase: o.plan.passphrase()}
-	if o.plan.Settings.Text("data_file") != "" {
-		if o.data, err = newPending(o.plan.dataPath()); err != nil {
+	if o.plan.Settings.Has("data_file") {
+		path, name, err := o.plan.dataPath()
+		if err != nil {
 			return err
 		}
-		f.Data = o.data.File()
+		if o.data, err = newPending(path); err != nil {
+			return err
+		}
+		f.Data, f.DataName = o.data.File(), name
 	}
 	return o.plan.Settings.format.Create(o.file.File(), o.plan.Settings, f)
 }

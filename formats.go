@@ -60,6 +60,7 @@ type FormatOptions struct {
 	Repair    bool         // nothing but block.Checker writes to the image
 	Policy    block.Policy // opens what the image refers to
 	Data      block.File   // the external data file, if it is open already
+	DataName  string       // what a new image calls it
 	// Passphrase is asked for that of an encrypted image; nil if nobody knows.
 	// What it returns is cleared after use.
 	Passphrase func() ([]byte, error)
@@ -269,7 +270,7 @@ func qcow2Options(s *Settings, o FormatOptions) (*qcow2.CreateOptions, error) {
 		Size: s.Number("size"), ClusterSize: given(s.Number("cluster_size")), RefcountBits: int(given(s.Number("refcount_bits"))),
 		BackingFile: s.Text("backing_file"), BackingFormat: s.Text("backing_fmt"),
 		LazyRefcounts: s.Switch("lazy_refcounts"), ExtendedL2: s.Switch("extended_l2"),
-		DataFile: s.Text("data_file"), DataFileRaw: s.Switch("data_file_raw"), Data: o.Data,
+		DataFile: cmp.Or(o.DataName, s.Text("data_file")), DataFileRaw: s.Switch("data_file_raw"), Data: o.Data,
 		NoSync: o.NoSync, Passphrase: o.Passphrase,
 	}
 	var err error

@@ -177,17 +177,17 @@ func refuseProtocol(protocol string) error {
 
 // parseJSON adds the options in a JSON object.
 func parseJSON(options map[string]string, text string) error {
-	var tree any
 	d := json.NewDecoder(strings.NewReader(doubleQuotes(text)))
 	d.UseNumber()
-	err := d.Decode(&tree)
+	tree, err := readJSON(d)
 	switch {
 	case errors.Is(err, io.EOF):
 		return block.Invalidf("Could not parse the JSON options: Expecting a JSON value")
-	case err == nil && d.More():
-		return block.Invalidf("Could not parse the JSON options: Expecting at most one JSON value")
 	case err != nil:
 		return block.Invalidf("Could not parse the JSON options: JSON parse error, %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return block.Invalidf("Could not parse the JSON options: Expecting at most one JSON value")
 	}
 	object, ok := tree.(map[string]any)
 	if !ok {
@@ -195,6 +195,60 @@ func parseJSON(options map[string]string, text string) error {
 	}
 	flatten(options, "", object)
 	return nil
+}
+
+// readJSON reads a value, in which no object may have a key twice.
+func readJSON(d *json.Decoder) (any, error) {
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch token {
+	case json.Delim('['):
+		return readJSONList(d)
+	case json.Delim('{'):
+		return readJSONObject(d)
+	}
+	return token, nil
+}
+
+func readJSONList(d *json.Decoder) (list []any, err error) {
+	for d.More() {
+		element, err := readJSON(d)
+		if err != nil {
+			return nil, cutShort(err)
+		}
+		list = append(list, element)
+	}
+	_, err = d.Token()
+	return list, cutShort(err)
+}
+
+func readJSONObject(d *json.Decoder) (map[string]any, error) {
+	object := map[string]any{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return nil, cutShort(err)
+		}
+		key, _ := token.(string)
+		if _, twice := object[key]; twice {
+			return nil, errors.New("duplicate key")
+		}
+		if object[key], err = readJSON(d); err != nil {
+			return nil, cutShort(err)
+		}
+	}
+	_, err := d.Token()
+	return object, cutShort(err)
+}
+
+// cutShort is the error of a value that has begun: there was to be more.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("premature EOI")
+	}
+	return err
 }
 
 // doubleQuotes makes JSON of text in which strings may be in single quotes, as

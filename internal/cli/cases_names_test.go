@@ -1,6 +1,12 @@
 package cli
 
-import "testing"
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"strings"
+	"testing"
+)
 
 // Names in QEMU's syntax: lists of options, JSON, protocols.
 var nameLines = []string{
@@ -57,6 +63,11 @@ var nameLines = []string{
 	`check 'json:{"driver":"qcow2","file.filename":"q"}'`, `info --output=json 'json:{"driver":"qcow2","file.filename":"q"}'`,
 	`info --backing-chain 'json:{"driver":"qcow2","file.filename":"over2"}'`, `snapshot -l 'json:{"driver":"qcow2","file.filename":"snaps"}'`,
 	"info --image-opts driver=qcow2,file.filename=over,backing.driver=raw,backing.file.filename=raw",
+	`info 'json:{"driver":"qcow2","driver":"raw","file.filename":"q"}'`, `info 'json:{"driver":"qcow2","file":{"driver":"file","filename":"q","filename":"q"}}'`,
+	"info 'json:{\"driver\":'", `info 'json:{"driver":"qcow2","file.filename":"q"}}'`, `info 'json:{"driver":"qcow2","file.filename":"q"}{}'`,
+	"create -f qcow2 -o data_file=file:d o 1M", "create -f qcow2 -o data_file=file:e:f o 1M", "create -f qcow2 -o data_file=./e:f o 1M", "create -f qcow2 -o data_file=foo:d o 1M",
+	"create -f qcow2 -o data_file=json:{} o 1M", "create -f qcow2 -o data_file= o 1M", "create -f qcow2 -o data_file=file:dir/d dir/o 1M",
+	"info --image-opts q,,x", "info --image-opts q,,x,driver=raw",
 }
 
 func TestNames(t *testing.T) {
@@ -64,4 +75,35 @@ func TestNames(t *testing.T) {
 		{lines: "info --image-opts driver=qcow2,file.filename=over,backing.driver=raw.*", why: "info may name an image below, which it does not open", stdout: "image: json:.*", stderr: nothing, code: success},
 	}
 	differential(t, sample(nameLines, allowed), allowed...)
+}
+
+// Trace events, of which there are none.
+var traceLines = []string{
+	"-T foo info q", "--trace foo info q", "--tr=foo info q", "-Tfoo -T bar info q", "-T foo", "-T zz* info q", "-T -foo info q", "-T - info q", "-T '' info q", "-T enable= info q",
+	"-T foo=bar info q", "-T foo=bar,baz info q", "-T ,foo info q", "-T foo,, info q", "-T enable=foo,enable=bar info q", "-T events= info q", "-T events=none info q",
+	"-T foo,events=none info q", "-T events=text info q", "-T events=. info q", "-T", "--trace", "-T help", "-T foo nosuch", "-T bdrv_open_common info q", "-T file=o info q",
+}
+
+func TestTrace(t *testing.T) {
+	differential(t, traceLines,
+		difference{lines: "-T help", why: "there are no trace events", stdout: nothing},
+		difference{lines: "-T bdrv_.*", why: "that one does not exist here", stderr: "qemu-img: warning: trace event 'bdrv_open_common' does not exist"},
+		difference{lines: "-T file=o .*", why: "there is nothing to write into it", images: true})
+}
+
+// TestOneStream checks the order of standard output and standard error where
+// both go to one file.
+func TestOneStream(t *testing.T) {
+	for _, line := range []string{"check corrupt", "check -r all corrupt", "check -r leaks leaky", "create -f qcow2 nosuch/o 1M", "compare q q2", "map --output=json truncated", "info --backing-chain orphan"} {
+		dir := newTwin(t, world(t)).dir
+		t.Chdir(dir)
+		var ours bytes.Buffer
+		Run(context.Background(), append([]string{qemuImg}, words(line)...), strings.NewReader(""), &ours, &ours)
+		cmd := exec.Command(qemuImg, words(line)...)
+		cmd.Dir = newTwin(t, world(t)).dir
+		theirs, _ := cmd.CombinedOutput() // the exit code is that of other tests
+		if ours.String() != string(theirs) {
+			t.Errorf("%s:\n%s\nqemu-img prints:\n%s", line, ours.String(), theirs)
+		}
+	}
 }

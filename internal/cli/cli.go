@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -33,9 +34,10 @@ type shell struct {
 	emulate  bool   // keep to what qemu-img does even where we could do better
 	in       io.Reader
 	out, err io.Writer
-	terminal *os.File // out, if it is a terminal
-	failed   error    // the first error of writing to out
-	verb     *verb    // that runs, nil before it is known
+	terminal *os.File      // out, if it is a terminal
+	held     *bufio.Writer // what is held back of out, nil if nothing is
+	failed   error         // the first error of writing to out
+	verb     *verb         // that runs, nil before it is known
 }
 
 // command is one run of a verb. Its options write into it.
@@ -90,6 +92,9 @@ func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 		name, args = args[0], args[1:]
 	}
 	run := sh.main
+	if name == qemuImg && sh.terminal == nil {
+		sh.hold()
+	}
 	if name == qemuImg || name == qemuIO {
 		sh.name, sh.emulate = name, true
 	}
@@ -97,6 +102,7 @@ func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 		run = sh.ioMain
 	}
 	code := sh.report(run(args))
+	sh.flush()
 	if sh.failed != nil && code == 0 {
 		sh.complain("could not write the output: %s", sentence.Of(sh.failed))
 		code = 1
@@ -118,21 +124,42 @@ func (sh *shell) setOutput(w io.Writer) {
 	})
 }
 
+// stdioBuffer is as much as the C library holds back of what goes to a pipe or a
+// file: the order of standard output and standard error in one of these depends
+// on it.
+const stdioBuffer = 4096
+
+func (sh *shell) hold() {
+	sh.held = bufio.NewWriterSize(sh.out, stdioBuffer)
+	sh.out = sh.held
+}
+
+// flush prints what has been held back.
+func (sh *shell) flush() {
+	if sh.held != nil {
+		sh.held.Flush() // an error is noticed below, see setOutput
+	}
+}
+
 type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // main reads the options that come before the verb and runs the verb.
 func (sh *shell) main(args []string) error {
-	var top topOptions
+	top := topOptions{sh}
 	rest, err := getopt(top.options(), args, true)
 	switch {
 	case err == errHelp:
 		return sh.overview()
 	case err == errVersion:
 		return sh.version()
+	case err == errTraceHelp:
+		return nil
 	case err != nil:
 		return err
+	case len(rest) == 0 && len(args) > 0 && sh.emulate:
+		return nil // it has had something to do
 	case len(rest) == 0 && !sh.emulate:
 		return sh.overview()
 	case len(rest) == 0:
@@ -176,14 +203,13 @@ var helpOption = option{short: 'h', long: "help", help: "show this help", set: f
 var versionOption = option{short: 'V', long: "version", help: "show the version", set: func(string) error { return errVersion }}
 
 // topOptions are the options before the verb.
-type topOptions struct{}
+type topOptions struct{ sh *shell }
 
-func (topOptions) options() []option {
+func (t topOptions) options() []option {
 	return []option{
 		helpOption,
 		versionOption,
-		{short: 'T', long: "trace", arg: "SPEC", help: "accepted and ignored: there are no trace events",
-			set: func(string) error { return nil }},
+		{short: 'T', long: "trace", arg: "SPEC", help: "accepted, but there are no trace events", set: t.sh.trace},
 	}
 }
 

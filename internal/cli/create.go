@@ -132,6 +132,7 @@ func (c *createCommand) create(sh *shell, name, size string) error {
 	}
 	if !c.quiet {
 		sh.printf("Formatting '%s', fmt=%s %s\n", name, c.format, s)
+		sh.flush()
 	}
 	return plan.Create()
 }

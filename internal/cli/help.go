@@ -120,7 +120,7 @@ func (sh *shell) overviewEmulated() error {
 		return err
 	}
 	sh.printf("usage: qemu-img [standard options] command [command options]\n\n")
-	sh.options(topOptions{}.options())
+	sh.options(topOptions{sh}.options())
 	sh.printf("\nCommand syntax:\n")
 	for _, v := range verbs() {
 		if v.own {

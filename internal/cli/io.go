@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // This file is the program qemu-io, which is the verb io as well: its options,
@@ -27,6 +28,7 @@ type ioCommand struct {
 	input
 	openFlags
 	commands []string
+	traces   []string
 }
 
 func (c *ioCommand) options() []option {
@@ -34,7 +36,8 @@ func (c *ioCommand) options() []option {
 		option{short: 'c', long: "cmd", arg: "COMMAND", help: "run a command, and no others but those given so",
 			set: func(s string) error { c.commands = append(c.commands, s); return nil }},
 		option{short: 'm', long: "misalign", help: "accepted and ignored: buffers have no alignment", set: accept},
-		option{short: 'T', long: "trace", arg: "SPEC", help: "accepted and ignored: there are no trace events", set: accept})
+		option{short: 'T', long: "trace", arg: "SPEC", help: "accepted, but there are no trace events",
+			set: func(s string) error { c.traces = append(c.traces, s); return nil }})
 }
 
 func accept(string) error { return nil }
@@ -87,6 +90,13 @@ func (f *openFlags) checkImage() error {
 func (f *openFlags) ignoresDiscard() bool { return f.discard == "ignore" || f.discard == "off" }
 
 func (c *ioCommand) run(sh *shell, args []string) error {
+	for _, spec := range c.traces {
+		if err := sh.trace(spec); err == errTraceHelp {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 	switch {
 	case c.imageOpts && c.format != "":
 		return failf("--image-opts and -f are mutually exclusive")
@@ -127,6 +137,9 @@ func (s *ioSession) runAll(commands []string) {
 	}
 }
 
+// lineWait is how long a line may take that is there already.
+const lineWait = time.Millisecond
+
 // interactive runs the commands that are read from the input.
 func (s *ioSession) interactive() {
 	lines := make(chan string)
@@ -153,8 +166,16 @@ func (s *ioSession) interactive() {
 	}
 }
 
-// nextLine waits for a line and prints what requests come to meanwhile.
+// nextLine waits for a line and prints what requests come to meanwhile. A line
+// that is there already comes before the results of requests: they are given no
+// time to end.
 func (s *ioSession) nextLine(lines <-chan string) (string, bool) {
+	s.hear()
+	select {
+	case line, ok := <-lines:
+		return line, ok
+	case <-time.After(lineWait):
+	}
 	for s.collect(); ; {
 		select {
 		case line, ok := <-lines:

@@ -32,12 +32,8 @@ type ioSession struct {
 	writes  []*ioRange // the writes among them
 }
 
-// ioBuffer is as much as the C library holds back of what goes to a pipe: the
-// order of standard output and standard error in a file depends on it.
-const ioBuffer = 4096
-
 func newIOSession(sh *shell) *ioSession {
-	s := &ioSession{sh: sh, out: bufio.NewWriterSize(sh.out, ioBuffer), done: make(chan finished), heard: ioHeard{some: make(chan struct{}, 1)}}
+	s := &ioSession{sh: sh, out: bufio.NewWriterSize(sh.out, stdioBuffer), done: make(chan finished), heard: ioHeard{some: make(chan struct{}, 1)}}
 	sh.out = s.out
 	return s
 }

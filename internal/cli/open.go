@@ -73,10 +73,7 @@ func target(name string, imageOpts bool) (diskimg.Target, error) {
 // imageOptions reads the list that --image-opts takes.
 func imageOptions(list string) map[string]string {
 	options := map[string]string{}
-	for i, p := range splitOptions(list) {
-		if i == 0 && p.bare {
-			p.key, p.value = "file", p.key
-		}
+	for _, p := range splitImplied(list, "file") {
 		options[p.key] = p.value
 	}
 	return options

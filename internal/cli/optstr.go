@@ -62,6 +62,16 @@ func splitOptions(s string) []pair {
 	return list
 }
 
+// splitImplied is splitOptions where the first pair may be a value alone, that of
+// key.
+func splitImplied(s, key string) []pair {
+	if end := strings.IndexAny(s, "=,"); s == "" || end >= 0 && s[end] == '=' {
+		return splitOptions(s)
+	}
+	value, rest := cutValue(s)
+	return append([]pair{{key: key, value: value}}, splitOptions(rest)...)
+}
+
 // cutValue returns the value that s begins with, its doubled commas undone,
 // and what follows the comma after it.
 func cutValue(s string) (value, rest string) {

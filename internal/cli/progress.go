@@ -27,6 +27,7 @@ type progress struct {
 	width func() int
 	out   io.Writer
 	errs  io.Writer
+	flush func()
 
 	mu          sync.Mutex
 	done, total int64
@@ -37,7 +38,7 @@ type progress struct {
 
 // progress begins to follow a job; end must be called.
 func (sh *shell) progress(wanted bool) *progress {
-	p := &progress{out: sh.out, errs: sh.err, start: time.Now(), shown: -1, signals: make(chan os.Signal, 1)}
+	p := &progress{out: sh.out, errs: sh.err, flush: sh.flush, start: time.Now(), shown: -1, signals: make(chan os.Signal, 1)}
 	switch {
 	case wanted && sh.terminal != nil && !sh.emulate:
 		p.draw, p.bar, p.width = (*progress).drawBar, true, terminalWidth(sh.terminal)
@@ -105,6 +106,7 @@ func (p *progress) drawPercent(final bool) {
 	}
 	p.shown = percent
 	fmt.Fprintf(p.out, "    (%.2f/100%%)\r", percent)
+	p.flush()
 }
 
 // drawBar draws a bar with rate and time left, ten times a second at most.
