@@ -316,5 +316,10 @@ func (f *twins) Truncate(size int64) error {
 // Sync makes both durable.
 func (f *twins) Sync() error { return errors.Join(f.copy.Sync(), f.File.Sync()) }
 
+// Invalidate implements block.Invalidator.
+func (f *twins) Invalidate() error {
+	return errors.Join(block.Invalidate(f.copy), block.Invalidate(f.File))
+}
+
 // Close closes both.
 func (f *twins) Close() error { return errors.Join(f.copy.Close(), f.File.Close()) }

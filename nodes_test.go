@@ -3,6 +3,7 @@ package diskimg
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/zero"
+	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/storage"
 )
 
@@ -302,4 +305,55 @@ func TestCopyOnRead(t *testing.T) {
 	if err := img.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Another program writes the innermost file of a tree, and the image below it:
+// each layer of the tree reads anew.
+func TestInvalidateTree(t *testing.T) {
+	inner, base := filepath.Join(t.TempDir(), "inner"), filepath.Join(t.TempDir(), "base")
+	for path, format := range map[string]string{inner: "qcow2", base: "qed"} {
+		if err := Create(path, &CreateOptions{Format: format, Size: 8 << 20}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := Open(inner, &OpenOptions{Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &qcow2.CreateOptions{Size: 8 << 20, BackingFile: base, BackingFormat: "qed"}
+	if err := errors.Join(qcow2.Create(&imageFile{f}, o), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tree := fmt.Sprintf(`json:{"driver":"qcow2","file":{"driver":"blkdebug","image":{"driver":"raw","file":{"driver":"qcow2","file.filename":%q}}}}`, inner)
+	img := openTree(t, tree, &OpenOptions{ForceShare: true})
+	defer img.Close()
+	got := make([]byte, 4<<20)
+	if _, err := img.ReadAt(got, 0); err != nil || !zero.Is(got) {
+		t.Fatalf("a new disk: %v", err)
+	}
+	for i, path := range []string{base, tree} {
+		other := openTree(t, path, &OpenOptions{Writable: true})
+		want := bytes.Repeat([]byte{byte(i + 1)}, 3<<20)
+		_, err := other.WriteAt(want, 0)
+		if err := errors.Join(err, other.Close(), img.Invalidate()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := img.ReadAt(got, 0); err != nil || !bytes.Equal(got[:len(want)], want) || !zero.Is(got[len(want):]) {
+			t.Errorf("what was written to %s is not there: %v", path, err)
+		}
+	}
+}
+
+func openTree(t *testing.T, name string, o *OpenOptions) *Image {
+	t.Helper()
+	target, err := ParseTarget(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Policy = Permissive{}
+	img, err := target.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
 }

@@ -97,6 +97,14 @@ func PunchHole(f File, off, n int64) error {
 	return ErrUnsupported
 }
 
+// Invalidate is f.Invalidate where f has it; other files hold nothing.
+func Invalidate(f File) error {
+	if v, ok := f.(Invalidator); ok {
+		return v.Invalidate()
+	}
+	return nil
+}
+
 var zeros [64 << 10]byte
 
 // WriteZeroes makes [off, off+n) of f read as zero and be allocated, by

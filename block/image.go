@@ -338,6 +338,18 @@ func (i *Image) Flush() error {
 	return i.note("flush", -1, i.layer.Flush())
 }
 
+// Invalidate is Invalidator.Invalidate. ErrUnsupported if the format can't.
+func (i *Image) Invalidate() error {
+	v, ok := i.layer.(Invalidator)
+	switch {
+	case i.closed.Load():
+		return i.fail("invalidate", -1, ErrClosed)
+	case !ok:
+		return i.fail("invalidate", -1, Unsupportedf("an image of the format %s can't be invalidated", i.format))
+	}
+	return i.note("invalidate", -1, v.Invalidate())
+}
+
 // Close flushes and closes the image and everything it opened. The first call
 // closes; later ones return ErrClosed.
 func (i *Image) Close() error {

@@ -76,6 +76,21 @@ type (
 	Checker interface {
 		Check(o CheckOptions) (CheckResult, error)
 	}
+	// Invalidator can give up what it has read of its file. A File that holds
+	// anything of another one in memory may be one too.
+	Invalidator interface {
+		// Invalidate has nothing count any more that was read before: another
+		// program has written the image, as at the end of a migration. Keys
+		// of encryption are kept, and the images and files that it refers to
+		// are invalidated first. Requests may go on meanwhile; those that
+		// begin after it has returned see the image as it is in the file.
+		//
+		// If something that was written waits to be flushed, nothing is done
+		// and the error is ErrInvalid: to write it now would destroy what the
+		// other program has written. After another error the image reads as
+		// before, or not at all, and can't be written any more.
+		Invalidate() error
+	}
 	// Resizer changes the size of the guest disk.
 	Resizer interface {
 		Resize(size int64, o ResizeOptions) error

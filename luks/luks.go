@@ -103,6 +103,8 @@ var (
 	_ block.Describer  = (*disk)(nil)
 	_ block.Resizer    = (*disk)(nil)
 	_ block.KeyChanger = (*disk)(nil)
+
+	_ block.Invalidator = (*disk)(nil)
 )
 
 func (d *disk) passphrase() ([]byte, error) {
@@ -192,6 +194,27 @@ func (d *disk) Close() error {
 		err = cerr
 	}
 	return err
+}
+
+// Invalidate implements block.Invalidator. The key is kept: no change of key slots
+// makes it another one.
+func (d *disk) Invalidate() error {
+	if err := block.Invalidate(d.f); err != nil {
+		return err
+	}
+	length, err := d.f.Size()
+	if err != nil {
+		return err
+	}
+	h, err := luks.Read(d.f, length)
+	switch {
+	case err != nil:
+		return err
+	case h.Payload != d.start || d.start > length:
+		return block.Unsupportedf("the disk has become another one and has to be opened again")
+	}
+	d.size.Store((length - d.start) &^ (sectors.Size - 1))
+	return nil
 }
 
 // Describe implements block.Describer.

@@ -196,7 +196,7 @@ func (d *disk) changeHeader(h *header) error {
 	if err := d.replaceHeader(h); err != nil {
 		return err
 	}
-	*d.hdr = *h
+	d.setHeader(h)
 	return nil
 }
 

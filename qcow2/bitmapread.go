@@ -13,6 +13,8 @@ import (
 // bitmaps.mu.
 func (d *disk) currentBitmaps() ([]*bitmap, error) {
 	if !d.writable {
+		d.mu.RLock()
+		defer d.mu.RUnlock()
 		return d.readBitmaps(maxBitmapDirectory)
 	}
 	d.bitmaps.mu.Lock()
@@ -26,7 +28,10 @@ func (d *disk) currentBitmaps() ([]*bitmap, error) {
 
 // Bitmaps implements block.BitmapLister.
 func (d *disk) Bitmaps() ([]block.Bitmap, error) {
-	if !d.geo.v3 {
+	d.mu.RLock()
+	v3 := d.geo.v3
+	d.mu.RUnlock()
+	if !v3 {
 		return nil, errNoBitmaps
 	}
 	list, err := d.currentBitmaps()

@@ -20,9 +20,12 @@ const compressBatch = 2 << 20
 
 var inflaters = sync.Pool{New: func() any { return new(inflate.Decoder) }}
 
+// codec is the compression type of an image.
+type codec uint8
+
 // decompress fills dst, a cluster, from src.
-func (h *header) decompress(dst, src []byte) error {
-	if h.compression == compressionZstd {
+func (c codec) decompress(dst, src []byte) error {
+	if c == compressionZstd {
 		return zstd.Decode(dst, src)
 	}
 	in := inflaters.Get().(*inflate.Decoder)
@@ -31,8 +34,8 @@ func (h *header) decompress(dst, src []byte) error {
 }
 
 // compress returns how long src is in dst; ok is false if it does not fit.
-func (h *header) compress(dst, src []byte) (n int, ok bool) {
-	if h.compression == compressionZstd {
+func (c codec) compress(dst, src []byte) (n int, ok bool) {
+	if c == compressionZstd {
 		return zstd.Compress(dst, src)
 	}
 	return deflate.Compress(dst, src)
@@ -44,26 +47,39 @@ type decodedCluster struct {
 	mu   sync.Mutex
 	off  int64 // where its compressed bytes lie
 	data *[]byte
+	age  uint64 // how often everything was forgotten
 }
 
-// copy copies from the cluster at off, if that is the one.
-func (c *decodedCluster) copy(off int64, p []byte, at int64) bool {
+// copy copies from the cluster at off, if that is the one. It returns the age of c.
+func (c *decodedCluster) copy(off int64, p []byte, at int64) (age uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.data == nil || c.off != off {
-		return false
+		return c.age, false
 	}
 	copy(p, (*c.data)[at:])
-	return true
+	return c.age, true
 }
 
-// put keeps data and returns what it kept before, nil if nothing.
-func (c *decodedCluster) put(off int64, data *[]byte) *[]byte {
+// put keeps data, which was read at an age of c, and returns what is not kept any
+// more, nil if nothing.
+func (c *decodedCluster) put(off int64, data *[]byte, age uint64) *[]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if age != c.age {
+		return data
+	}
 	old := c.data
 	c.off, c.data = off, data
 	return old
+}
+
+// forget drops what is kept and what is being read now.
+func (c *decodedCluster) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.data = nil
+	c.age++
 }
 
 // ReadSpecial implements block.Layer.
@@ -75,7 +91,8 @@ func (d *disk) ReadSpecial(e block.Extent, p []byte, off int64) error {
 	if at == 0 && int64(len(p)) == d.geo.clusterSize {
 		return d.decode(p, e)
 	}
-	if d.decoded.copy(e.Offset, p, at) {
+	age, ok := d.decoded.copy(e.Offset, p, at)
+	if ok {
 		return nil
 	}
 	buf := cowBuffer(d.geo.clusterSize)
@@ -85,7 +102,7 @@ func (d *disk) ReadSpecial(e block.Extent, p []byte, off int64) error {
 	}
 	copy(p, (*buf)[at:])
 	// The request is pinned, so the place can't hold anything else before this.
-	if old := d.decoded.put(e.Offset, buf); old != nil {
+	if old := d.decoded.put(e.Offset, buf, age); old != nil {
 		cowBuffers.Put(old)
 	}
 	return nil
@@ -99,7 +116,7 @@ func (d *disk) decode(dst []byte, e block.Extent) error {
 	if err := block.ReadFull(d.file, *buf, e.Offset); err != nil {
 		return err
 	}
-	if err := d.hdr.decompress(dst, *buf); err != nil {
+	if err := codec(d.codec.Load()).decompress(dst, *buf); err != nil {
 		return block.Corruptf("compressed cluster at %#x for guest offset %#x: %w", e.Offset, d.geo.alignDown(e.Start), err)
 	}
 	return nil
@@ -156,7 +173,7 @@ func (d *disk) writeSqueezed(p []byte, off guestOff) error {
 	}
 	// Before new data gets to where the remembered cluster may have been, it is
 	// forgotten.
-	d.decoded.put(0, nil)
+	d.decoded.forget()
 	err := d.writeRuns(list)
 	if err == nil {
 		err = d.publishSqueezed(list, off)
@@ -176,7 +193,7 @@ func (d *disk) squeeze(p, slab []byte) []squeezed {
 		if len(src) < cs { // the disk ends in this cluster
 			src = append(make([]byte, 0, cs), src...)[:cs]
 		}
-		n, ok := d.hdr.compress(dst[:cs-1], src)
+		n, ok := codec(d.codec.Load()).compress(dst[:cs-1], src)
 		list[i] = squeezed{data: dst[:n], raw: !ok}
 		if !ok {
 			list[i].data = src

@@ -40,6 +40,8 @@ func (d *disk) Describe() (block.Description, error) {
 	if err != nil {
 		bitmaps = nil // a check says what is wrong with them
 	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	return d.describe(snapshots, bitmaps)
 }
 

@@ -26,7 +26,19 @@ func (d *disk) expandActive() error {
 		}
 		off += n
 	}
-	return d.settle(d.dropFrom(d.Size()))
+	return d.settle(d.expandBehind())
+}
+
+// expandBehind does so behind the end of the disk, where nothing lies below. The
+// state of a machine may be there.
+func (d *disk) expandBehind() error {
+	end := d.l1Entries() * d.tableSpan()
+	return d.eachWhole(d.geo.alignUp(d.Size()), end, func(e l2Entry, _ uint64) (l2Entry, change) {
+		if e.compressed() || e.desc&flagZero == 0 {
+			return e, keep
+		}
+		return l2Entry{}, free
+	})
 }
 
 // expandAt looks at the first extent from off on, a multiple of the cluster size,

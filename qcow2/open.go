@@ -103,6 +103,7 @@ type disk struct {
 	ranges  rangelock.Lock
 	flushes combine.Calls
 	decoded decodedCluster
+	codec   atomic.Uint32 // the compression type
 	bitmaps bitmaps
 
 	mu            sync.RWMutex // guards what follows
@@ -168,6 +169,7 @@ func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 		l1Dirty: make(map[int64]bool), reftableDirty: make(map[int64]bool), loading: make(map[hostOff]chan struct{}),
 	}
 	d.size.Store(int64(h.size))
+	d.codec.Store(uint32(h.compression))
 	d.events, _ = f.(block.EventSink)
 	slice, l2Slice := int(min(maxSlice, d.geo.clusterSize)), o.L2CacheEntrySize
 	if l2Slice == 0 {
@@ -188,6 +190,12 @@ func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 	d.unchecked = uncheckedKinds(o.SkipOverlaps)
 	d.self = block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2"})
 	return d
+}
+
+// setHeader makes h the header in use. Needs mu exclusively.
+func (d *disk) setHeader(h *header) {
+	*d.hdr = *h
+	d.codec.Store(uint32(h.compression))
 }
 
 // headerRead is how much of a file is read to find the header in it; only

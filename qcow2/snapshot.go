@@ -107,6 +107,8 @@ func (s *snapshotRecord) readExtra() {
 func (d *disk) Snapshots() ([]block.Snapshot, error) { return d.listSnapshots(maxSnapshotTable) }
 
 func (d *disk) listSnapshots(limit int64) ([]block.Snapshot, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	records, _, err := d.readSnapshots(limit)
 	if err != nil {
 		return nil, err
@@ -123,6 +125,8 @@ func (d *disk) listSnapshots(limit int64) ([]block.Snapshot, error) {
 
 // OpenSnapshot implements block.SnapshotOpener.
 func (d *disk) OpenSnapshot(idOrName string) (*block.Image, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	records, _, err := d.readSnapshots(maxSnapshotTable)
 	if err != nil {
 		return nil, err
@@ -168,6 +172,11 @@ type snapshotView struct{ *disk }
 
 // Close implements block.Layer; the files stay open.
 func (snapshotView) Close() error { return nil }
+
+// Invalidate implements block.Invalidator: a snapshot goes with its disk.
+func (snapshotView) Invalidate() error {
+	return block.Unsupportedf("a snapshot has to be opened anew when its disk has been invalidated")
+}
 
 // viewOf returns a read-only disk with the L1 table of a snapshot.
 func (d *disk) viewOf(s *snapshotRecord) (snapshotView, error) {

@@ -262,7 +262,7 @@ func (c *swap) adopt() error {
 	for _, r := range c.gone {
 		d.release(r.start, r.n)
 	}
-	*d.hdr = c.hdr
+	d.setHeader(&c.hdr)
 	d.l1 = c.l1
 	d.size.Store(int64(c.hdr.size))
 	clear(d.l1Dirty)

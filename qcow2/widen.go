@@ -180,7 +180,7 @@ func (w *widening) adopt() error {
 	for _, e := range d.reftable {
 		d.refs.Forget(int64(e&^reftableReserved), d.geo.clusterSize)
 	}
-	*d.hdr = h
+	d.setHeader(&h)
 	d.geo.refOrder, d.geo.refBits = w.geo.refOrder, w.geo.refBits
 	d.reftable = w.table
 	clear(d.reftableDirty)

@@ -57,6 +57,7 @@ type disk struct {
 	geo      geometry
 	writable bool
 	noSync   bool
+	repair   bool         // opened to be repaired: nothing is mended before
 	size     atomic.Int64 // of the guest disk
 
 	ranges  rangelock.Lock
@@ -111,7 +112,7 @@ func open(f block.File, o *OpenOptions) (*disk, error) {
 
 func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 	d := &disk{
-		file: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync,
+		file: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync, repair: o.Repair,
 		l1Dirty: make(map[int64]bool), loading: make(map[hostOff]chan struct{}),
 	}
 	d.size.Store(int64(h.imageSize))
@@ -167,6 +168,17 @@ func readExact(f block.File, what string, p []byte, off hostOff) error {
 
 // load reads the L1 table and opens the backing image.
 func (d *disk) load(o *OpenOptions) error {
+	if err := d.loadTables(); err != nil {
+		return err
+	}
+	if err := d.openBacking(o); err != nil {
+		return err
+	}
+	return d.prepareWrites()
+}
+
+// loadTables finds the end of the file and reads the L1 table.
+func (d *disk) loadTables() error {
 	size, err := d.file.Size()
 	if err != nil {
 		return err
@@ -174,16 +186,7 @@ func (d *disk) load(o *OpenOptions) error {
 	d.fileEnd = hostOff(d.geo.alignDown(size))
 	d.length = d.fileEnd
 	d.tail = size > int64(d.fileEnd)
-	if err := d.loadL1(); err != nil {
-		return err
-	}
-	if err := d.openBacking(o); err != nil {
-		return err
-	}
-	if !d.writable {
-		return nil
-	}
-	return d.prepareWrites(o.Repair)
+	return d.loadL1()
 }
 
 func (d *disk) loadL1() error {
@@ -219,9 +222,12 @@ func (d *disk) openBacking(o *OpenOptions) error {
 	return nil
 }
 
-// prepareWrites makes the header fit for writing, and mends what needs it unless
-// the caller will.
-func (d *disk) prepareWrites(repair bool) error {
+// prepareWrites makes an image that is to be written fit for it, and mends what
+// needs it unless the caller will.
+func (d *disk) prepareWrites() error {
+	if !d.writable {
+		return nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.hdr.autoclear != 0 {
@@ -232,7 +238,7 @@ func (d *disk) prepareWrites(repair bool) error {
 			return err
 		}
 	}
-	if repair || d.hdr.features&featureNeedCheck == 0 {
+	if d.repair || d.hdr.features&featureNeedCheck == 0 {
 		return nil
 	}
 	_, err := d.check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
@@ -260,4 +266,5 @@ var (
 	_ block.BackingChanger = (*disk)(nil)
 	_ block.Emptier        = (*disk)(nil)
 	_ block.Pinner         = (*disk)(nil)
+	_ block.Invalidator    = (*disk)(nil)
 )

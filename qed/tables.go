@@ -83,11 +83,14 @@ func (d *disk) loadSlice(slice hostOff) error {
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	defer close(done)
+	if d.loading[slice] != done {
+		return nil // invalidated meanwhile: the caller looks again
+	}
+	delete(d.loading, slice)
 	if err == nil {
 		d.l2.Put(int64(slice), data)
 	}
-	delete(d.loading, slice)
-	close(done)
 	return err
 }
 

@@ -48,7 +48,7 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	if err != nil {
 		return nil, &block.Error{Op: "open", Path: o.Path, Format: "raw", Offset: -1, Err: err}
 	}
-	d := &disk{f: f, offset: o.Offset, window: o.Size > 0, looksLike: o.LooksLike, noSync: o.NoSync}
+	d := &disk{f: f, offset: o.Offset, window: o.Size, looksLike: o.LooksLike, noSync: o.NoSync}
 	d.events, _ = f.(block.EventSink)
 	d.size.Store(size)
 	return d.image(o.Path, o.Writable), nil
@@ -84,7 +84,7 @@ type disk struct {
 	f      block.File
 	offset int64
 	size   atomic.Int64
-	window bool // the disk ends before the file may
+	window int64 // the size that was asked for, 0: to the end of the file
 	noSync bool
 	events block.EventSink // nil if nobody wants to know
 
@@ -99,6 +99,7 @@ var (
 	_ block.Describer   = (*disk)(nil)
 	_ block.RangeCopier = (*disk)(nil)
 	_ block.Resizer     = (*disk)(nil)
+	_ block.Invalidator = (*disk)(nil)
 )
 
 func (d *disk) image(path string, writable bool) *block.Image {
@@ -114,6 +115,18 @@ func (d *disk) Resolve(off, n int64) (block.Extent, error) {
 		Start: off, Length: n, Kind: block.Data, Allocated: true,
 		File: d.f, Offset: d.offset + off, HasOffset: true, MayBeZero: true, Plain: true,
 	}, nil
+}
+
+// Invalidate implements block.Invalidator. Nothing is kept in memory but the size.
+func (d *disk) Invalidate() error {
+	if err := block.Invalidate(d.f); err != nil {
+		return err
+	}
+	size, err := window(d.f, d.offset, d.window)
+	if err == nil {
+		d.size.Store(size)
+	}
+	return err
 }
 
 // Events implements block.Evented.

@@ -305,3 +305,27 @@ func TestSizesAsQemu(t *testing.T) {
 		img.Close()
 	}
 }
+
+// A disk that another program has made longer or shorter is as long as its file,
+// or as the window that was asked for if that is still there.
+func TestInvalidate(t *testing.T) {
+	for _, c := range []struct {
+		window, file, want int64
+		ok                 bool
+	}{{0, 1 << 20, 1<<20 - 512, true}, {0, 4096, 4096 - 512, true}, {4096, 1 << 20, 4096, true}, {4096, 4096, 4096, false}} {
+		f := storage.NewMemory()
+		if err := f.Truncate(64 << 10); err != nil {
+			t.Fatal(err)
+		}
+		img, err := raw.Open(f.Reopen(), &raw.OpenOptions{Offset: 512, Size: c.window})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(c.file); err != nil {
+			t.Fatal(err)
+		}
+		if err := img.Invalidate(); err == nil != c.ok || img.Size() != c.want {
+			t.Errorf("%+v: %d bytes, %v", c, img.Size(), err)
+		}
+	}
+}

@@ -15,7 +15,7 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	switch {
 	case size < 0:
 		return block.Invalidf("a disk can't have a size of %d bytes", size)
-	case d.window:
+	case d.window > 0:
 		return block.Unsupportedf("Cannot resize fixed-size raw disks")
 	case size < now && !o.Shrink:
 		return block.Invalidf("shrinking from %d to %d bytes would lose what lies beyond, and was not allowed", now, size)

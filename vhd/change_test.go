@@ -390,3 +390,17 @@ func TestParentFileTime(t *testing.T) {
 	must(t, os.Chtimes(middle, at, at))
 	contents(t, top)
 }
+
+// As in QEMU, an image of this format can't go to another host while it is in use:
+// it can't be invalidated, and says so.
+func TestNoInvalidate(t *testing.T) {
+	for _, subformat := range []string{"fixed", "dynamic"} {
+		path := filepath.Join(t.TempDir(), "disk")
+		create(t, path, 1<<20, "subformat="+subformat)
+		img := vpc(t, path, diskimg.OpenOptions{Writable: true})
+		if err := img.Invalidate(); !errors.Is(err, block.ErrUnsupported) {
+			t.Errorf("%s: %v", subformat, err)
+		}
+		must(t, img.Close())
+	}
+}

@@ -143,6 +143,15 @@ func (c *Cache) Forget(off, n int64) {
 	}
 }
 
+// Clear drops all blocks, dirty or not.
+func (c *Cache) Clear() {
+	for _, b := range c.ring {
+		b.dirty = false
+	}
+	clear(c.blocks)
+	c.ring, c.dirty, c.hand = nil, nil, 0
+}
+
 func (c *Cache) remove(b *Block) {
 	b.dirty = false
 	c.dirty = without(c.dirty, b)

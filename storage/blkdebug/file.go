@@ -156,6 +156,9 @@ func (f *File) Sync() error {
 	return f.f.Sync()
 }
 
+// Invalidate implements block.Invalidator.
+func (f *File) Invalidate() error { return block.Invalidate(f.f) }
+
 // Close has all that is stopped go on, and closes the file.
 func (f *File) Close() error {
 	f.rules.ReleaseAll()

@@ -1,0 +1,90 @@
+package qed
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/storage"
+)
+
+// Two handles of one image work on it in turns, as two hosts do: each invalidates
+// what it has read and flushes what it has written. Both see one disk, and leave a
+// sound image.
+func TestInvalidate(t *testing.T) {
+	for seed := uint64(1); seed <= 150 && !t.Failed(); seed++ {
+		s := newScenario(t, seed)
+		s.kinds = slices.DeleteFunc(s.kinds, func(k int) bool { return k == aRebase }) // makes it another image
+		f := storage.NewMemory()
+		if err := s.create(f.Reopen()); err != nil {
+			t.Fatal(err)
+		}
+		s.damage(t, func() block.File { return f.Reopen() })
+		s.open = func() (*block.Image, error) { return s.openOn(f.Reopen(), true) }
+		if err := takeTurns(s); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		if err := s.checkOpen(func() block.File { return f.Reopen() }, true, false, len(s.ops), len(s.ops)); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+func takeTurns(s *scenario) error {
+	var hosts [2]*block.Image
+	var err error
+	for i := range hosts {
+		if hosts[i], err = s.open(); err != nil {
+			return err
+		}
+	}
+	for turn := range 10 {
+		s.img = hosts[turn%2]
+		if err := errors.Join(s.img.Invalidate(), s.checkContent(s.img, len(s.ops), len(s.ops))); err != nil {
+			return err
+		}
+		for range 4 {
+			if err := s.step(); err != nil {
+				return err
+			}
+		}
+		if err := s.img.Flush(); err != nil {
+			return err
+		}
+		hosts[turn%2] = s.img
+	}
+	return errors.Join(hosts[1].Close(), hosts[0].Invalidate(), hosts[0].Close())
+}
+
+// What would be lost is not given up, and an image that is another one now is not
+// written.
+func TestInvalidateRefused(t *testing.T) {
+	f := storage.NewMemory()
+	if err := Create(f.Reopen(), &CreateOptions{Size: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	img, err := Open(f.Reopen(), &OpenOptions{Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	if _, err := img.WriteAt([]byte{1}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := img.Invalidate(); !errors.Is(err, block.ErrInvalid) || errors.Is(err, block.ErrBroken) {
+		t.Errorf("with a change that is not flushed: %v", err)
+	}
+	if err := errors.Join(img.Flush(), img.Invalidate()); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(f.Truncate(0), Create(f.Reopen(), &CreateOptions{Size: 1 << 20, ClusterSize: 4096})); err != nil {
+		t.Fatal(err)
+	}
+	if err := img.Invalidate(); !errors.Is(err, block.ErrUnsupported) {
+		t.Errorf("another image: %v", err)
+	}
+	if _, err := img.WriteAt([]byte{1}, 0); !errors.Is(err, block.ErrBroken) {
+		t.Errorf("and a write to it: %v", err)
+	}
+}
