@@ -112,7 +112,7 @@ func TestChangeBackingSeals(t *testing.T) {
 	if err := qcow2.Create(f, &qcow2.CreateOptions{Size: 1 << 20, BackingFile: "b", BackingFormat: "raw"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range []qcow2.OpenOptions{{Writable: true, NoBacking: true}, {Writable: true, Policy: memoryBacking{make([]byte, 1<<20)}}} {
+	for _, o := range []qcow2.OpenOptions{{Writable: true, NoBacking: true}, {Writable: true, Policy: newMemoryBacking(make([]byte, 1<<20))}} {
 		img, err := qcow2.Open(f.Reopen(), &o)
 		if err != nil {
 			t.Fatal(err)
@@ -184,7 +184,7 @@ func makeEmpty(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &qcow2.OpenOptions{Path: path, Writable: true, Policy: memoryBacking{bytes.Repeat([]byte{9}, 8<<20)}}
+	o := &qcow2.OpenOptions{Path: path, Writable: true, Policy: newMemoryBacking(bytes.Repeat([]byte{9}, 8<<20))}
 	if df, err := storage.OpenFile("df", &storage.FileOptions{Writable: true}); err == nil {
 		o.Data = df
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -139,8 +140,8 @@ func checkBitmaps(img *block.Image) (usable int, err error) {
 	if err != nil || !slices.Equal(still, stillSpans) {
 		return 0, fmt.Errorf("the bitmap that nothing changes: %v, %v", still, err)
 	}
-	p := make([]byte, img.Size())
-	if _, err := img.ReadAt(p, 0); err != nil {
+	ids, err := stamp.Sectors(img.ReadAt, 0, int(img.Size()/sector))
+	if err != nil {
 		return 0, err
 	}
 	for _, b := range list {
@@ -153,8 +154,8 @@ func checkBitmaps(img *block.Image) (usable int, err error) {
 			return 0, err
 		}
 		usable++
-		for at := range len(p) / sector {
-			if id := idOf(p[at*sector:][:sector], at); id != garbage && id > since && !inSpans(dirty, int64(at)*sector) {
+		for at, id := range ids {
+			if id != stamp.Garbage && id > since && !inSpans(dirty, int64(at)*sector) {
 				return 0, fmt.Errorf("bitmap %q says that sector %d is clean, it holds write %d", b.Name, at, id)
 			}
 		}
@@ -169,39 +170,35 @@ func inSpans(list []block.Span, off int64) bool {
 // Whenever the power fails, a bitmap is marked as not to be used or tells of
 // every write since it was added, and a bitmap that nothing changes stays.
 func TestBitmapCrash(t *testing.T) {
-	var total crashfile.Stats
-	usable := 0
-	for seed := uint64(1); total.Distinct < *crashStates/20; seed++ {
+	var usable atomic.Int64
+	open := func(f *crashfile.File) func() (*block.Image, error) {
+		return func() (*block.Image, error) {
+			return qcow2.Open(f.Reopen(), &qcow2.OpenOptions{Writable: true, Policy: memoryBacking{}})
+		}
+	}
+	crashfile.Visit(t, *crashStates/20, func(seed uint64) (*crashfile.Scenario, error) {
 		g := crashfile.NewGroup()
 		f := g.New()
 		s, err := newBitmapScenario(f, seed)
 		if err != nil {
-			t.Fatal(err)
-		}
-		open := func(f *crashfile.File) func() (*block.Image, error) {
-			return func() (*block.Image, error) {
-				return qcow2.Open(f.Reopen(), &qcow2.OpenOptions{Writable: true, Policy: memoryBacking{}})
-			}
+			return nil, err
 		}
 		s.open = open(f)
 		if err := s.prepare(); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		g.Checkpoint()
-		if err := s.play(16); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		for state := range g.States(crashfile.Options{Exhaustive: 4, Samples: 2, Instants: 60, Seed: seed, Stats: &total}) {
-			n, err := surviveBitmaps(open(state.Files[0]))
-			if usable += n; err != nil {
-				t.Fatalf("seed %d: %v\n%v", seed, err, state)
-			}
-		}
-	}
-	if usable == 0 {
+		o := crashfile.Options{Exhaustive: 4, Samples: 2, Instants: 60}
+		return &crashfile.Scenario{Group: g, Options: o, Survives: func(s *crashfile.State, _ *stamp.Moment) error {
+			n, err := surviveBitmaps(open(s.Files[0]))
+			usable.Add(int64(n))
+			return err
+		}}, s.play(16)
+	})
+	if usable.Load() == 0 {
 		t.Error("no bitmap could be used in any state")
 	}
-	t.Logf("%d states, %d bitmaps in them could be used", total.Distinct, usable)
+	t.Logf("%d bitmaps in them could be used", usable.Load())
 }
 
 // surviveBitmaps checks a state as it is, and after one more write.

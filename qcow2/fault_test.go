@@ -111,7 +111,7 @@ func (r *faultRun) operate() error {
 		if r.img != nil {
 			err := r.img.Close()
 			if err == nil {
-				r.note(true)
+				r.Note(true)
 			} else if !errors.Is(err, block.ErrClosed) {
 				errs = errors.Join(errs, err)
 			}
@@ -124,7 +124,7 @@ func (r *faultRun) operate() error {
 }
 
 func (r *faultRun) openOn(wrap func(block.File) block.File, writable bool) (*block.Image, error) {
-	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy(), Passphrase: passphrase}
+	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy, Passphrase: passphrase}
 	if r.options.DataFile != "" {
 		o.Data = wrap(r.data.Reopen())
 	}
@@ -133,10 +133,11 @@ func (r *faultRun) openOn(wrap func(block.File) block.File, writable bool) (*blo
 
 // inspect opens what is left, without faults, for reading and for writing.
 func (r *faultRun) inspect(exact bool) error {
-	safe := r.safe
+	safe := r.Safe
 	if exact {
-		safe = len(r.ops)
+		safe = len(r.Changes)
 	}
+	m := r.At(len(r.Changes), safe)
 	for _, writable := range []bool{false, true} {
 		img, err := r.openOn(func(f block.File) block.File { return f }, writable)
 		if err != nil {
@@ -145,7 +146,7 @@ func (r *faultRun) inspect(exact bool) error {
 		if writable || !isDirty(img) {
 			err = checkNoCorruption(img, exact && !r.leaky)
 		}
-		err = errors.Join(err, r.checkContent(img, safe, len(r.ops)))
+		err = errors.Join(err, r.checkContent(img, m))
 		if err := errors.Join(err, img.Close()); err != nil {
 			return fmt.Errorf("writable %v: %w", writable, err)
 		}

@@ -28,7 +28,7 @@ func TestInvalidate(t *testing.T) {
 		}
 		s.ballast(table)
 		s.open = func() (*block.Image, error) {
-			o := &qcow2.OpenOptions{Writable: true, Policy: s.policy(), Passphrase: passphrase}
+			o := &qcow2.OpenOptions{Writable: true, Policy: s.policy, Passphrase: passphrase}
 			if s.options.DataFile != "" {
 				o.Data = data.Reopen()
 			}
@@ -54,7 +54,7 @@ func takeTurns(s *scenario) error {
 		if err := s.img.Invalidate(); err != nil {
 			return err
 		}
-		if err := errors.Join(s.checkContent(s.img, len(s.ops), len(s.ops)), checkNoCorruption(s.img, false)); err != nil {
+		if err := errors.Join(s.checkContent(s.img, s.At(len(s.Changes), len(s.Changes))), checkNoCorruption(s.img, false)); err != nil {
 			return err
 		}
 		for range 4 {
@@ -74,7 +74,7 @@ func takeTurns(s *scenario) error {
 	if s.img, err = s.open(); err != nil {
 		return err
 	}
-	return errors.Join(s.checkContent(s.img, len(s.ops), len(s.ops)), checkNoCorruption(s.img, false), s.img.Close())
+	return errors.Join(s.checkContent(s.img, s.At(len(s.Changes), len(s.Changes))), checkNoCorruption(s.img, false), s.img.Close())
 }
 
 // Requests go on while an image is invalidated.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/stamp"
-	"github.com/diskimg/diskimg/internal/zero"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/raw"
 	"github.com/diskimg/diskimg/storage"
@@ -24,34 +23,22 @@ import (
 // kind, with content that tells which operation put it there. The crash and
 // fault tests play scenarios and hold what is left against what may be.
 
-const sector = 512
-
-// scenarioOp is an operation on whole sectors. id is what its sectors hold
-// afterwards: the number of the write, 0 for zeros.
-type scenarioOp struct {
-	first, end int
-	id         uint32
-	failed     bool // it returned an error: old or new, in any sector
-	state      bool // the sectors are of the machine's state, not of the disk
-}
+const sector = stamp.SectorSize
 
 type scenario struct {
+	stamp.History
 	t       *testing.T
 	rand    *rand.Rand
 	options qcow2.CreateOptions
-	backing []byte // nil without
+	backing []byte        // nil without
+	policy  memoryBacking // serves it
 	// open opens the image for writing.
 	open func() (*block.Image, error)
-	// began and flushed, if not nil, are told how far ops has come.
-	began, flushed func(ops int)
 
 	kinds []int // of operations; scenarios differ most in what they leave out
 	img   *block.Image
-	ops   []scenarioOp
 	sizes []int64 // that the disk has had
-	heavy bool    // the refcount table is about to grow, see ballast
 	leaky bool    // there are leaks, see ballast
-	safe  int     // how many of ops have been flushed
 	busy  bool    // the disk has machine state
 	snaps []*scenarioSnapshot
 }
@@ -66,8 +53,12 @@ type scenarioSnapshot struct {
 	state      []uint32 // what each sector of the machine's state holds
 }
 
-// stateSectors is how much machine state there may be.
-const stateSectors = 24
+// The machine's state may have stateSectors, which are given numbers that no
+// sector of the disk has.
+const (
+	stateSectors = 24
+	stateFirst   = 1 << 20
+)
 
 const backingID = 60_000
 
@@ -83,6 +74,14 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 			s.backing = make([]byte, s.options.Size+16<<10+sector)
 		}
 		stamp.Fill(s.backing, 0, backingID)
+		s.policy = newMemoryBacking(s.backing)
+	}
+	below := min(int64(len(s.backing)), s.options.Size) / sector
+	s.First = func(at int) uint32 {
+		if int64(at) < below {
+			return backingID
+		}
+		return 0
 	}
 	return s
 }
@@ -113,6 +112,9 @@ func smallOptions(r *rand.Rand) qcow2.CreateOptions {
 	}
 	o.LazyRefcounts = o.Version != 2 && r.IntN(4) == 0
 	o.Size = o.ClusterSize * int64(8+r.IntN(24))
+	if o.ExtendedL2 {
+		o.Size = o.ClusterSize * int64(2+r.IntN(6)) // of 32 subclusters each
+	}
 	if r.IntN(3) == 0 {
 		o.Size -= sector
 	}
@@ -157,7 +159,6 @@ func (s *scenario) ballast(f block.File) {
 		put(bytes.Repeat(one, entries-9-s.rand.IntN(16)), 2*cluster+8*8)
 		return
 	}
-	s.heavy = true
 	for b := int64(1); b < entries; b++ {
 		at := b * entries * cluster
 		put(binary.BigEndian.AppendUint64(nil, uint64(at)), table+8*b)
@@ -170,17 +171,21 @@ func (s *scenario) ballast(f block.File) {
 	put(bytes.Repeat(one, entries-8), 2*cluster+8*8)
 }
 
-// policy serves the backing image from memory.
-func (s *scenario) policy() block.Policy { return memoryBacking{s.backing} }
+// memoryBacking is a policy that has an image in memory, empty if file is nil, for
+// each backing image.
+type memoryBacking struct{ file *storage.Memory }
 
-type memoryBacking struct{ data []byte }
+func newMemoryBacking(data []byte) memoryBacking {
+	f := storage.NewMemory()
+	_, _ = f.WriteAt(data, 0)
+	return memoryBacking{f}
+}
 
 func (m memoryBacking) OpenImage(block.Ref) (*block.Image, error) {
-	f := storage.NewMemory()
-	if _, err := f.WriteAt(m.data, 0); err != nil {
-		return nil, err
+	if m.file == nil {
+		return raw.Open(storage.NewMemory(), nil)
 	}
-	return raw.Open(f, nil)
+	return raw.Open(m.file.Reopen(), nil)
 }
 
 func (m memoryBacking) OpenFile(ref block.Ref) (block.File, error) { return block.Deny{}.OpenFile(ref) }
@@ -199,47 +204,32 @@ func (s *scenario) play(n int) (err error) {
 	if err := s.img.Close(); err != nil {
 		return err
 	}
-	s.note(true)
+	s.Note(true)
 	return nil
-}
-
-// note records how far ops has come.
-func (s *scenario) note(flushed bool) {
-	if s.began != nil {
-		s.began(len(s.ops))
-	}
-	if flushed {
-		s.safe = len(s.ops)
-		if s.flushed != nil {
-			s.flushed(s.safe)
-		}
-	}
 }
 
 // step does one operation.
 func (s *scenario) step() error {
-	from := len(s.ops)
+	from := len(s.Changes)
 	err := s.operation()
 	if err != nil {
-		for i := range s.ops[from:] {
-			s.ops[from+i].failed = true
-		}
+		s.Doubt(from)
 	}
 	return err
 }
 
 func (s *scenario) operation() error {
 	op := s.place()
-	off, n := int64(op.first)*sector, int64(op.end-op.first)*sector
+	off, n := int64(op.First)*sector, int64(op.End-op.First)*sector
 	switch s.kinds[s.rand.IntN(len(s.kinds))] {
 	default:
-		_, err := s.img.WriteAt(s.begin(&op, true), off)
+		_, err := s.img.WriteAt(s.Write(op), off)
 		return err
 	case 0, 1:
-		s.begin(&op, false)
+		s.Begin(op)
 		return s.img.WriteZeroes(off, n, block.ZeroFlags(s.rand.IntN(2)))
 	case 2, 3:
-		s.begin(&op, false)
+		s.Begin(op)
 		if err := s.img.Discard(off, n); err != nil {
 			return err
 		}
@@ -250,7 +240,7 @@ func (s *scenario) operation() error {
 		if err := s.img.Flush(); err != nil {
 			return err
 		}
-		s.note(true)
+		s.Note(true)
 		return nil
 	case 10:
 		return s.reopen()
@@ -273,16 +263,16 @@ func (s *scenario) operation() error {
 
 // place returns where the next operation goes: often near where an earlier one
 // went.
-func (s *scenario) place() scenarioOp {
+func (s *scenario) place() stamp.Change {
 	sectors, cluster := int(s.img.Size()/sector), int(s.options.ClusterSize/sector)
-	op := scenarioOp{first: s.rand.IntN(sectors)}
-	if len(s.ops) > 0 && s.rand.IntN(3) > 0 {
-		op.first = min(sectors-1, s.ops[s.rand.IntN(len(s.ops))].first)
+	op := stamp.Change{First: s.rand.IntN(sectors)}
+	if len(s.Changes) > 0 && s.rand.IntN(3) > 0 {
+		op.First = min(sectors-1, s.Changes[s.rand.IntN(len(s.Changes))].First%stateFirst)
 	}
-	op.end = op.first + 1 + s.rand.IntN(min(sectors-op.first, 3*cluster))
+	op.End = op.First + 1 + s.rand.IntN(min(sectors-op.First, 3*cluster))
 	if s.rand.IntN(2) == 0 {
-		op.first = op.first / cluster * cluster
-		op.end = min(sectors, (op.end+cluster-1)/cluster*cluster)
+		op.First = op.First / cluster * cluster
+		op.End = min(sectors, (op.End+cluster-1)/cluster*cluster)
 	}
 	return op
 }
@@ -291,52 +281,39 @@ func (s *scenario) reopen() (err error) {
 	if err := s.img.Close(); err != nil {
 		return err
 	}
-	s.note(true)
+	s.Note(true)
 	s.img, err = s.open()
 	return err
 }
 
-// begin notes that op is about to run and returns the bytes it writes.
-func (s *scenario) begin(op *scenarioOp, data bool) []byte {
-	var p []byte
-	if data {
-		op.id = uint32(len(s.ops) + 1)
-		p = make([]byte, (op.end-op.first)*sector)
-		stamp.Fill(p, int64(op.first)*sector, op.id)
-	}
-	s.ops = append(s.ops, *op)
-	s.note(false)
-	return p
-}
-
 // compressed writes the clusters that op touches.
-func (s *scenario) compressed(op scenarioOp) error {
+func (s *scenario) compressed(op stamp.Change) error {
 	if s.options.DataFile != "" || s.options.Encryption != qcow2.NoEncryption {
 		return nil
 	}
 	per := int(s.options.ClusterSize / sector)
-	op.first = op.first / per * per
-	op.end = min((op.end+per-1)/per*per, int(s.img.Size()/sector))
-	p := s.begin(&op, true)
+	op.First = op.First / per * per
+	op.End = min((op.End+per-1)/per*per, int(s.img.Size()/sector))
+	p := s.Write(op)
 	if s.rand.IntN(4) == 0 {
-		stamp.Noise(p, int64(op.first)*sector, op.id)
+		stamp.Noise(p, int64(op.First)*sector, uint32(len(s.Changes)))
 	}
-	return s.img.WriteCompressed(p, int64(op.first)*sector)
+	return s.img.WriteCompressed(p, int64(op.First)*sector)
 }
 
 // settleDiscard records which sectors a discard has left alone, each as an
 // operation that keeps what is there.
-func (s *scenario) settleDiscard(op scenarioOp) error {
-	p := make([]byte, (op.end-op.first)*sector)
-	if _, err := s.img.ReadAt(p, int64(op.first)*sector); err != nil {
+func (s *scenario) settleDiscard(op stamp.Change) error {
+	p := make([]byte, (op.End-op.First)*sector)
+	if _, err := s.img.ReadAt(p, int64(op.First)*sector); err != nil {
 		return err
 	}
-	for at := op.first; at < op.end; at++ {
-		if id := idOf(p[(at-op.first)*sector:][:sector], at); id != 0 {
-			s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: id})
+	for at := op.First; at < op.End; at++ {
+		if id := stamp.Sector(p[(at-op.First)*sector:], int64(at)*sector); id != 0 {
+			s.Changes = append(s.Changes, stamp.Change{First: at, End: at + 1, ID: id})
 		}
 	}
-	s.note(false)
+	s.Note(false)
 	return nil
 }
 
@@ -357,10 +334,10 @@ func (s *scenario) resize() error {
 	if size > old && s.rand.IntN(3) == 0 {
 		o.Preallocation = block.Preallocation(s.rand.IntN(4))
 	}
-	s.begin(&scenarioOp{first: int(min(size, old) / sector), end: int(max(size, old) / sector)}, false)
+	s.Begin(stamp.Change{First: int(min(size, old) / sector), End: int(max(size, old) / sector)})
 	resizer, _ := block.As[block.Resizer](s.img)
 	err := resizer.Resize(size, o)
-	s.note(err == nil)
+	s.Note(err == nil)
 	return err
 }
 
@@ -403,22 +380,22 @@ func (s *scenario) makeEmpty() error {
 		return nil
 	}
 	below := min(len(s.backing), int(s.img.Size())) / sector
-	s.ops = append(s.ops, scenarioOp{end: below, id: backingID}, scenarioOp{first: below, end: int(s.img.Size() / sector)})
+	s.Changes = append(s.Changes, stamp.Change{End: below, ID: backingID}, stamp.Change{First: below, End: int(s.img.Size() / sector)})
 	s.setState(make([]uint32, stateSectors))
-	s.note(false)
+	s.Note(false)
 	e, _ := block.As[block.Emptier](s.img)
 	if err := e.MakeEmpty(); err != nil {
 		return err
 	}
 	s.busy = false
-	s.note(true)
+	s.Note(true)
 	return nil
 }
 
 // mark begins an operation that changes no sector, and returns its number.
 func (s *scenario) mark() int {
-	s.begin(&scenarioOp{}, false)
-	return len(s.ops) - 1
+	s.Begin(stamp.Change{})
+	return len(s.Changes) - 1
 }
 
 // createSnapshot keeps the disk as it is, if the image can have snapshots.
@@ -426,16 +403,16 @@ func (s *scenario) createSnapshot() error {
 	if s.options.DataFile != "" || len(s.snaps) == 8 {
 		return nil
 	}
-	ids, err := idsOf(s.img)
+	ids, err := stamp.Sectors(s.img.ReadAt, 0, int(s.img.Size()/sector))
 	if err != nil {
 		return err
 	}
-	state, err := stateOf(s.img)
+	state, err := stamp.Sectors(readState(s.img), stateFirst, stateSectors)
 	if err != nil {
 		return err
 	}
 	k := &scenarioSnapshot{name: fmt.Sprintf("snapshot %d", len(s.snaps)), ids: ids, state: state, gone: math.MaxInt}
-	record, from := block.Snapshot{Name: k.name}, len(s.ops)
+	record, from := block.Snapshot{Name: k.name}, len(s.Changes)
 	if s.busy && s.rand.IntN(3) > 0 {
 		record.VMStateSize = stateSectors * sector
 		s.setState(make([]uint32, stateSectors))
@@ -446,12 +423,12 @@ func (s *scenario) createSnapshot() error {
 	_, err = maker.CreateSnapshot(record)
 	if s.narrow() && atLimit(err) {
 		k.failed = true // nothing more can be shared
-		s.undone(from)
+		s.Doubt(from)
 		return nil
 	}
 	s.busy = s.busy && (err != nil || record.VMStateSize == 0)
 	k.failed = k.failed || err != nil
-	s.note(err == nil)
+	s.Note(err == nil)
 	return err
 }
 
@@ -485,34 +462,27 @@ func (s *scenario) applySnapshot() error {
 	if k == nil {
 		return nil
 	}
-	from := len(s.ops)
+	from := len(s.Changes)
 	for at, id := range k.ids {
-		s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: id})
+		s.Changes = append(s.Changes, stamp.Change{First: at, End: at + 1, ID: id})
 	}
 	s.setState(k.state)
-	s.note(false)
+	s.Note(false)
 	maker, _ := block.As[block.Snapshotter](s.img)
 	err := maker.ApplySnapshot(k.name)
 	if s.narrow() && atLimit(err) {
-		s.undone(from)
+		s.Doubt(from)
 		return nil
 	}
 	s.busy = s.busy && err != nil || slices.Max(k.state) > 0
-	s.note(err == nil)
+	s.Note(err == nil)
 	return err
-}
-
-// undone says that the operations from one on may have had no effect.
-func (s *scenario) undone(from int) {
-	for i := range s.ops[from:] {
-		s.ops[from+i].failed = true
-	}
 }
 
 // setState notes what the machine's state is about to be.
 func (s *scenario) setState(ids []uint32) {
 	for at, id := range ids {
-		s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: id, state: true})
+		s.Changes = append(s.Changes, stamp.Change{First: stateFirst + at, End: stateFirst + at + 1, ID: id})
 	}
 }
 
@@ -521,19 +491,19 @@ func (s *scenario) writeState() error {
 	if s.options.DataFile != "" {
 		return nil
 	}
-	op := scenarioOp{first: s.rand.IntN(stateSectors), state: true}
-	op.end = op.first + 1 + s.rand.IntN(stateSectors-op.first)
+	at := s.rand.IntN(stateSectors)
+	op := stamp.Change{First: stateFirst + at, End: stateFirst + at + 1 + s.rand.IntN(stateSectors-at)}
 	s.busy = true
 	k, _ := block.As[block.VMStateKeeper](s.img)
-	return k.WriteVMState(s.begin(&op, true), int64(op.first)*sector)
+	return k.WriteVMState(s.Write(op), int64(at)*sector)
 }
 
-// stateOf returns which write each sector of the machine's state holds.
-func stateOf(img *block.Image) ([]uint32, error) {
-	p := make([]byte, stateSectors*sector)
+// readState returns what reads the machine's state, at the offset of stateFirst.
+func readState(img *block.Image) stamp.Reader {
 	k, _ := block.As[block.VMStateKeeper](img)
-	err := k.ReadVMState(p, 0)
-	return idsIn(p), err
+	return func(p []byte, off int64) (int, error) {
+		return len(p), k.ReadVMState(p, off-stateFirst*sector)
+	}
 }
 
 func (s *scenario) deleteSnapshot() error {
@@ -545,30 +515,13 @@ func (s *scenario) deleteSnapshot() error {
 	maker, _ := block.As[block.Snapshotter](s.img)
 	err := maker.DeleteSnapshot(k.name)
 	k.failed = err != nil
-	s.note(err == nil)
+	s.Note(err == nil)
 	return err
-}
-
-// idsOf returns which write each sector holds.
-func idsOf(img *block.Image) ([]uint32, error) {
-	p := make([]byte, img.Size())
-	if _, err := img.ReadAt(p, 0); err != nil {
-		return nil, err
-	}
-	return idsIn(p), nil
-}
-
-func idsIn(p []byte) []uint32 {
-	ids := make([]uint32, len(p)/sector)
-	for at := range ids {
-		ids[at] = idOf(p[at*sector:][:sector], at)
-	}
-	return ids
 }
 
 // checkSnapshots demands that each snapshot that must be there is, that none is
 // that can't be, and that each holds what the disk did when it was made.
-func (s *scenario) checkSnapshots(img *block.Image, safe, started int) error {
+func (s *scenario) checkSnapshots(img *block.Image, m *stamp.Moment) error {
 	lister, _ := block.As[block.SnapshotLister](img)
 	list, err := lister.Snapshots()
 	if err != nil {
@@ -576,10 +529,10 @@ func (s *scenario) checkSnapshots(img *block.Image, safe, started int) error {
 	}
 	for _, k := range s.snaps {
 		there := slices.ContainsFunc(list, func(x block.Snapshot) bool { return x.Name == k.name })
-		may := started > k.made && (k.gone >= safe || k.failed)
-		must := safe > k.made && started <= k.gone && !k.failed
+		may := m.Begun > k.made && (k.gone >= m.Safe || k.failed)
+		must := m.Safe > k.made && m.Begun <= k.gone && !k.failed
 		if there && !may || !there && must {
-			return fmt.Errorf("%s is there: %v; made by operation %d, deleted by %d; %d were flushed, %d had begun", k.name, there, k.made, k.gone, safe, started)
+			return fmt.Errorf("%s is there: %v; made by operation %d, deleted by %d; %d were flushed, %d had begun", k.name, there, k.made, k.gone, m.Safe, m.Begun)
 		}
 		if there {
 			if err := k.check(img); err != nil {
@@ -596,81 +549,29 @@ func (k *scenarioSnapshot) check(img *block.Image) error {
 	if err != nil {
 		return err
 	}
-	ids, err := idsOf(view)
+	ids, err := stamp.Sectors(view.ReadAt, 0, int(view.Size()/sector))
 	if err == nil && !slices.Equal(ids, k.ids) {
 		err = fmt.Errorf("%s holds %d, not %d", k.name, ids, k.ids)
 	}
 	if err == nil {
-		if ids, err = stateOf(view); err == nil && !slices.Equal(ids, k.state) {
+		if ids, err = stamp.Sectors(readState(view), stateFirst, stateSectors); err == nil && !slices.Equal(ids, k.state) {
 			err = fmt.Errorf("%s has the state %d, not %d", k.name, ids, k.state)
 		}
 	}
 	return errors.Join(err, view.Close())
 }
 
-const garbage = ^uint32(0)
-
-// idOf returns which write a sector holds.
-func idOf(p []byte, at int) uint32 {
-	if zero.Is(p) {
-		return 0
-	}
-	id, off, ok := stamp.Origin(p[:8])
-	if !ok || off != int64(at)*sector {
-		return garbage
-	}
-	want := make([]byte, sector)
-	for _, fill := range []func([]byte, int64, uint32){stamp.Fill, stamp.Noise} {
-		if fill(want, off, id); bytes.Equal(want, p) {
-			return id
-		}
-	}
-	return garbage
-}
-
-// checkContent compares each sector with what it may hold when the first safe
-// operations have been flushed and started have begun.
-func (s *scenario) checkContent(img *block.Image, safe, started int) error {
+// checkContent compares each sector, and each snapshot, with what may be there at
+// a moment.
+func (s *scenario) checkContent(img *block.Image, m *stamp.Moment) error {
 	if !slices.Contains(s.sizes, img.Size()) {
 		return fmt.Errorf("the disk has %d bytes, not one of %d", img.Size(), s.sizes)
 	}
-	ids, err := idsOf(img)
-	if err != nil {
-		return err
+	err := m.Check(img.ReadAt, 0, int(img.Size()/sector))
+	if err == nil {
+		err = m.Check(readState(img), stateFirst, stateFirst+stateSectors)
 	}
-	state, err := stateOf(img)
-	if err != nil {
-		return err
-	}
-	for i, id := range slices.Concat(ids, state) {
-		at := scenarioOp{first: i}
-		if i >= len(ids) {
-			at = scenarioOp{first: i - len(ids), state: true}
-		}
-		if !s.allowed(at, id, safe, started) {
-			return fmt.Errorf("sector %d (of state: %v) holds write %d; operations 1 to %d were flushed, %d had begun", at.first, at.state, int32(id), safe, started)
-		}
-	}
-	return s.checkSnapshots(img, safe, started)
-}
-
-// allowed reports whether the first sector of at may hold what write id put there:
-// the last one that was flushed, or a later one.
-func (s *scenario) allowed(at scenarioOp, id uint32, safe, started int) bool {
-	may := []uint32{0}
-	if !at.state && int64(at.first)*sector < min(int64(len(s.backing)), s.sizes[0]) {
-		may[0] = backingID
-	}
-	for i, op := range s.ops[:started] {
-		if op.state != at.state || at.first < op.first || at.first >= op.end {
-			continue
-		}
-		if i < safe && !op.failed {
-			may = may[:0]
-		}
-		may = append(may, op.id)
-	}
-	return slices.Contains(may, id)
+	return errors.Join(err, s.checkSnapshots(img, m))
 }
 
 // isDirty reports whether an image was not closed.

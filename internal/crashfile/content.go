@@ -7,6 +7,9 @@ package crashfile
 import (
 	"hash/maphash"
 	"slices"
+	"sync/atomic"
+
+	"github.com/diskimg/diskimg/internal/zero"
 )
 
 const (
@@ -19,25 +22,31 @@ const (
 // page is what a page of a file holds, nil for zeros.
 type page struct {
 	data [pageSize]byte
-	sum  uint64
+	sum  atomic.Uint64 // of data, 0 as long as nobody has asked for it
 }
 
 var seed = maphash.MakeSeed()
 
-// newPage returns a page that holds data.
-func newPage(data *[pageSize]byte) *page {
-	if *data == ([pageSize]byte{}) {
-		return nil
+// hash returns what is equal for equal pages.
+func (p *page) hash() uint64 {
+	sum := p.sum.Load()
+	if sum == 0 {
+		sum = maphash.Bytes(seed, p.data[:]) | 1
+		p.sum.Store(sum)
 	}
-	return &page{data: *data, sum: maphash.Bytes(seed, data[:])}
+	return sum
 }
 
-// bytes returns a copy of the page.
-func (p *page) bytes() (data [pageSize]byte) {
+// changed returns a copy of the page with a change.
+func (p *page) changed(change func(data []byte)) *page {
+	after := new(page)
 	if p != nil {
-		data = p.data
+		after.data = p.data
 	}
-	return data
+	if change(after.data[:]); zero.Is(after.data[:]) {
+		return nil
+	}
+	return after
 }
 
 // merge returns the page with the sectors in mask taken from other.
@@ -45,13 +54,18 @@ func (p *page) merge(other *page, mask uint8) *page {
 	if mask == allSectors {
 		return other
 	}
-	data, from := p.bytes(), other.bytes()
-	for s := range pageSectors {
-		if mask&(1<<s) != 0 {
-			copy(data[s*sectorSize:(s+1)*sectorSize], from[s*sectorSize:])
+	return p.changed(func(data []byte) {
+		for s := range pageSectors {
+			at := data[s*sectorSize:][:sectorSize]
+			switch {
+			case mask&(1<<s) == 0:
+			case other == nil:
+				clear(at)
+			default:
+				copy(at, other.data[s*sectorSize:])
+			}
 		}
-	}
-	return newPage(&data)
+	})
 }
 
 // content is the bytes of one file. Its copies share the pages until one of
@@ -60,6 +74,7 @@ type content struct {
 	pages  []*page // what lies behind them is zero
 	shared bool    // another content has the same slice
 	size   int64   // behind it all is zero
+	sums   bool    // sum is kept up to date
 	sum    uint64  // of all pages, whatever the order they were set in
 	salt   uint64  // tells the pages of one file from those of another
 }
@@ -68,6 +83,16 @@ type content struct {
 func (c *content) copy() content {
 	c.shared = true
 	return *c
+}
+
+// summed returns a copy that has a key.
+func (c *content) summed() content {
+	n := c.copy()
+	n.sums, n.sum = true, 0
+	for i, p := range n.pages {
+		n.sum += n.weigh(int64(i), p)
+	}
+	return n
 }
 
 // key is equal for equal contents and lengths.
@@ -84,7 +109,7 @@ func (c *content) weigh(i int64, p *page) uint64 {
 	if p == nil {
 		return 0
 	}
-	return mix(p.sum ^ mix(c.salt<<48+uint64(i)+1))
+	return mix(p.hash() ^ mix(c.salt<<48+uint64(i)+1))
 }
 
 func (c *content) page(i int64) *page {
@@ -106,7 +131,9 @@ func (c *content) set(i int64, p *page) {
 		c.pages = append(c.pages, make([]*page, n)...)
 	}
 	c.pages[i] = p
-	c.sum += c.weigh(i, p) - c.weigh(i, old)
+	if c.sums {
+		c.sum += c.weigh(i, p) - c.weigh(i, old)
+	}
 }
 
 // resize sets the length; what lies behind it is gone.
@@ -122,9 +149,7 @@ func (p *page) cut(n int64) *page {
 	if p == nil || n <= 0 {
 		return nil
 	}
-	data := p.data
-	clear(data[n:])
-	return newPage(&data)
+	return p.changed(func(data []byte) { clear(data[n:]) })
 }
 
 // read fills p from a range that lies before the end.
@@ -154,13 +179,13 @@ func (c *content) write(p []byte, off, n int64) []touch {
 	for done := int64(0); done < n; {
 		i, from := (off+done)/pageSize, (off+done)%pageSize
 		to := min(pageSize, from+n-done)
-		data := c.page(i).bytes()
-		if p == nil {
-			clear(data[from:to])
-		} else {
-			copy(data[from:to], p[done:])
-		}
-		t := touch{index: i, mask: sectors(from, to), after: newPage(&data)}
+		t := touch{index: i, mask: sectors(from, to), after: c.page(i).changed(func(data []byte) {
+			if p == nil {
+				clear(data[from:to])
+			} else {
+				copy(data[from:to], p[done:])
+			}
+		})}
 		c.set(i, t.after)
 		touches = append(touches, t)
 		done += to - from

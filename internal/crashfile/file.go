@@ -104,6 +104,7 @@ func (g *Group) add(c content) *File {
 	defer g.mu.Unlock()
 	c.salt = uint64(len(g.disks))
 	d := &disk{index: len(g.disks), now: c.copy(), durable: c.copy()}
+	d.now.sums = false
 	g.disks = append(g.disks, d)
 	return &File{g: g, d: d}
 }
@@ -122,6 +123,13 @@ func (g *Group) Log() []Op {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.ops)
+}
+
+// Recorded returns how many operations there have been so far.
+func (g *Group) Recorded() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.ops)
 }
 
 // Checkpoint makes all files durable as they are and begins a new log.

@@ -25,6 +25,9 @@ type Options struct {
 	// Instants, if not 0, is about how many instants are visited, taken at
 	// random.
 	Instants int
+	// Near, if not nil, finds operations that matter most: of the instants around
+	// them all are visited.
+	Near func(Op) bool
 	// Seed is for all that is random. The same log, Options and Seed give the
 	// same states in the same order.
 	Seed uint64
@@ -81,6 +84,7 @@ type enumerator struct {
 	Options
 	random *rand.Rand
 	ops    []Op
+	near   []bool // by instant
 	marks  []mark
 	labels []any // of marks
 
@@ -93,6 +97,7 @@ type enumerator struct {
 	pending    bool      // more than the newest operation is new
 	lengthened bool      // the newest operation changed the length
 	seen       map[uint64]struct{}
+	merged     map[merging]*page
 }
 
 func (g *Group) enumerate(o Options) *enumerator {
@@ -113,16 +118,35 @@ func (g *Group) enumerate(o Options) *enumerator {
 		ops:     slices.Clone(g.ops),
 		marks:   slices.Clone(g.marks),
 		seen:    make(map[uint64]struct{}),
+		merged:  make(map[merging]*page),
 		pending: true,
 	}
 	for _, d := range g.disks {
-		e.durable = append(e.durable, d.durable.copy())
+		e.durable = append(e.durable, d.durable.summed())
 		e.sizes = append(e.sizes, d.durable.size)
 	}
+	e.near = e.nearOnes()
 	for _, m := range e.marks {
 		e.labels = append(e.labels, m.label)
 	}
 	return e
+}
+
+// vicinity is how many instants before and after an operation are near it.
+const vicinity = 12
+
+// nearOnes tells which instants are near an operation that matters most.
+func (e *enumerator) nearOnes() []bool {
+	near := make([]bool, len(e.ops)+1)
+	for i := range e.ops {
+		if e.Near == nil || !e.Near(e.ops[i]) {
+			continue
+		}
+		for n := max(0, i-vicinity); n <= min(len(e.ops), i+vicinity); n++ {
+			near[n] = true
+		}
+	}
+	return near
 }
 
 // instant goes on to the instant after n operations and yields what a crash
@@ -137,7 +161,7 @@ func (e *enumerator) instant(n int, yield func(*State) bool) bool {
 		e.pending = true
 		clear(e.seen) // no state from here on can be one of before
 	}
-	if e.Instants > 0 && e.Instants < len(e.ops) && e.random.IntN(len(e.ops)) >= e.Instants {
+	if e.Instants > 0 && e.Instants < len(e.ops) && !e.near[n] && e.random.IntN(len(e.ops)) >= e.Instants {
 		e.pending = true
 		return true
 	}
@@ -165,17 +189,18 @@ func (e *enumerator) issue(op *Op) {
 	c := &e.durable[op.File]
 	e.flight = slices.DeleteFunc(e.flight, func(f *Op) bool {
 		if f.File == op.File {
-			c.apply(f, nil)
+			e.apply(c, f, nil)
 			c.size = f.Size
 		}
 		return f.File == op.File
 	})
 	e.pending = true
+	clear(e.merged) // most of it won't be asked for any more
 }
 
 // apply does op again, but only in the sectors that masks has for each page
 // that it touched. It leaves the length to the caller, but for what was cut.
-func (c *content) apply(op *Op, masks []uint8) {
+func (e *enumerator) apply(c *content, op *Op, masks []uint8) {
 	if op.Kind == Truncate {
 		c.resize(op.Size)
 	}
@@ -185,9 +210,29 @@ func (c *content) apply(op *Op, masks []uint8) {
 			mask &= masks[i]
 		}
 		if mask != 0 {
-			c.set(t.index, c.page(t.index).merge(t.after, mask))
+			c.set(t.index, e.merge(c.page(t.index), t.after, mask))
 		}
 	}
+}
+
+// merging is which sectors of a page are taken from another.
+type merging struct {
+	page, other *page
+	mask        uint8
+}
+
+// merge is page.merge, which is asked for the same again and again.
+func (e *enumerator) merge(p, other *page, mask uint8) *page {
+	if mask == allSectors {
+		return other
+	}
+	k := merging{p, other, mask}
+	after, ok := e.merged[k]
+	if !ok {
+		after = p.merge(other, mask)
+		e.merged[k] = after
+	}
+	return after
 }
 
 // length says what became of the length of the files.
@@ -217,7 +262,7 @@ func (e *enumerator) build(c choice) *State {
 	}
 	for i, op := range e.flight {
 		if c.keep[i] {
-			files[op.File].survive(op, c.masksOf(i))
+			e.survive(&files[op.File], op, c.masksOf(i))
 		}
 	}
 	if !e.setLengths(files, c) {
@@ -244,8 +289,8 @@ func (c *choice) masksOf(i int) []uint8 {
 }
 
 // survive applies op, and with it as much of its length as it needs.
-func (c *content) survive(op *Op, masks []uint8) {
-	c.apply(op, masks)
+func (e *enumerator) survive(c *content, op *Op, masks []uint8) {
+	e.apply(c, op, masks)
 	if op.Kind != Truncate && op.Kind != Punch {
 		c.size = max(c.size, min(op.Off+op.Len, op.Size))
 	}
