@@ -199,8 +199,7 @@ var qcow2Format = Format{
 	),
 }
 
-// qcow2Runtime tunes how an image is used; see tuneQcow2. The overlap check of
-// inactive L2 tables is not made.
+// qcow2Runtime tunes how an image is used; see tuneQcow2.
 var qcow2Runtime = []Option{
 	{Name: "lazy-refcounts", Type: Switch}, {Name: "pass-discard-request", Type: Switch},
 	{Name: "pass-discard-snapshot", Type: Switch}, {Name: "pass-discard-other", Type: Switch},

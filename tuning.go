@@ -100,6 +100,7 @@ func tuneOverlap(o *qcow2.OpenOptions, s *Settings) error {
 			checks = append(checks, name)
 		}
 	}
+	o.InactiveL2 = slices.Contains(checks, "inactive-l2")
 	o.SkipOverlaps = slices.DeleteFunc(slices.Clone(qcow2.OverlapTemplates["all"]), func(n string) bool { return slices.Contains(checks, n) })
 	return nil
 }

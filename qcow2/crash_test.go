@@ -57,7 +57,7 @@ func newCrashRun(t *testing.T, seed uint64) *crashRun {
 }
 
 func (r *crashRun) openFiles(files []*crashfile.File, writable bool) (*block.Image, error) {
-	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy, Passphrase: passphrase}
+	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy, Passphrase: passphrase, InactiveL2: r.wary}
 	if len(files) > 1 {
 		o.Data = files[1].Reopen()
 	}

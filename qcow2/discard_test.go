@@ -1,9 +1,11 @@
 package qcow2_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -222,6 +224,48 @@ func TestOverlapChecksCanBeSkipped(t *testing.T) {
 		_, err = img.WriteAt(make([]byte, 512), 32<<10)
 		if skipped := len(names) > 0 && names[0] == "active-l2"; skipped != (err == nil) {
 			t.Errorf("without %q: %v", names, err)
+		}
+		img.Close()
+	}
+}
+
+// Who asks for it has writes checked against the tables of snapshots as well, as
+// QEMU has.
+func TestInactiveL2Overlap(t *testing.T) {
+	qemu.Need(t, "qemu-img", "qemu-io")
+	const entries, table = 0x40000, 0x8000000000000000 | 0x40000 // L2 table of the disk, later of the snapshot
+	for _, all := range []bool{false, true} {
+		path := t.TempDir() + "/disk"
+		qemu.Create(t, path, "qcow2", 4<<20, nil)
+		qemu.IO(t, path, "qcow2", "write -P 1 0 64k")
+		qemu.Img(t, "snapshot", "-c", "s", path)
+		qemu.IO(t, path, "qcow2", "write -P 2 0 64k", "write -P 2 1M 64k")
+		f, err := storage.OpenFile(path, &storage.FileOptions{Writable: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Where the L2 table of now is, and in it the entry for 1 MiB.
+		var l1 [8]byte
+		if err := block.ReadFull(f, l1[:], 0x30000); err != nil {
+			t.Fatal(err)
+		}
+		now := int64(binary.BigEndian.Uint64(l1[:]) & 0x00fffffffffffe00)
+		if now == entries {
+			t.Fatal("the snapshot has no L2 table of its own")
+		}
+		_, err = f.WriteAt(binary.BigEndian.AppendUint64(nil, table), now+16*8)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		copyImage(t, path, path+".twin")
+		_, err = qemu.TryIO("open -o driver=qcow2,overlap-check.inactive-l2="+map[bool]string{false: "off", true: "on"}[all]+" "+path+".twin", "write -P 3 1M 64k")
+		if all != (err != nil) {
+			t.Errorf("QEMU, inactive tables checked: %v, %v", all, err)
+		}
+		img := openFor(t, path, qcow2.OpenOptions{Writable: true, InactiveL2: all})
+		_, err = img.WriteAt(make([]byte, 64<<10), 1<<20)
+		if all != (err != nil) || all && !strings.Contains(err.Error(), "overlaps with inactive L2 table") {
+			t.Errorf("inactive tables checked: %v, %v", all, err)
 		}
 		img.Close()
 	}

@@ -145,7 +145,7 @@ func (d *disk) zeroCluster(times uint64) (hostOff, error) {
 // writeExpanded writes an L2 table that is not the active one back to its place.
 func (d *disk) writeExpanded(data []byte, table hostOff) error {
 	first := int64(table) >> d.geo.clusterBits
-	if r, ok := d.meta.hit(first, 1); ok && r.kind != metaReplaced {
+	if r, ok := d.meta.hit(first, 1); ok && r.kind != metaReplaced && r.kind != metaInactiveL2 {
 		return d.corrupt(block.Corruptf("L2 table of a snapshot at %#x is used as %s too", int64(table), r.kind))
 	}
 	// Before an entry names a cluster of zeros, that and its count must be on

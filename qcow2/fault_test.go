@@ -124,7 +124,7 @@ func (r *faultRun) operate() error {
 }
 
 func (r *faultRun) openOn(wrap func(block.File) block.File, writable bool) (*block.Image, error) {
-	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy, Passphrase: passphrase}
+	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy, Passphrase: passphrase, InactiveL2: r.wary}
 	if r.options.DataFile != "" {
 		o.Data = wrap(r.data.Reopen())
 	}

@@ -67,7 +67,7 @@ func (d *disk) readAnew() (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &OpenOptions{Path: d.path, Writable: d.writable, NoSync: d.noSync, Repair: d.repairOnly, Discard: d.discards}
+	o := &OpenOptions{Path: d.path, Writable: d.writable, NoSync: d.noSync, Repair: d.repairOnly, Discard: d.discards, InactiveL2: d.inactiveL2}
 	fresh := newDisk(d.file, h, o)
 	fresh.data, fresh.external, fresh.backing, fresh.crypt = d.data, d.external, d.backing, d.crypt
 	if err := fresh.mayOpen(o); err != nil {

@@ -28,7 +28,7 @@ func TestInvalidate(t *testing.T) {
 		}
 		s.ballast(table)
 		s.open = func() (*block.Image, error) {
-			o := &qcow2.OpenOptions{Writable: true, Policy: s.policy, Passphrase: passphrase}
+			o := &qcow2.OpenOptions{Writable: true, Policy: s.policy, Passphrase: passphrase, InactiveL2: s.wary}
 			if s.options.DataFile != "" {
 				o.Data = data.Reopen()
 			}

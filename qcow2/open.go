@@ -72,6 +72,9 @@ type OpenOptions struct {
 	// LazyRefcounts, if not nil, says whether updates of refcounts are postponed,
 	// whatever the image says.
 	LazyRefcounts *bool
+	// InactiveL2 has writes checked against the L2 tables that only internal
+	// snapshots use, too. It takes longer to open an image then that has some.
+	InactiveL2 bool
 	// SkipOverlaps names the checks that writes do not pass, of those in
 	// OverlapTemplates["all"]. What the package writes itself is checked always.
 	SkipOverlaps []string
@@ -128,6 +131,7 @@ type disk struct {
 	holes         []hostRun // space that is to go there
 	discards      DiscardOptions
 	unchecked     map[metaKind]bool
+	inactiveL2    bool // snapshots' L2 tables are claimed as well
 	lazy          bool // refcounts may be behind while the image is marked dirty
 	exact         bool // for the time being they may not
 	cleanAfter    time.Duration
@@ -187,7 +191,7 @@ func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 	if d.cleanAfter == 0 {
 		d.cleanAfter = DefaultCacheCleanInterval
 	}
-	d.unchecked = uncheckedKinds(o.SkipOverlaps)
+	d.unchecked, d.inactiveL2 = uncheckedKinds(o.SkipOverlaps), o.InactiveL2
 	d.self = block.NewImage(d, block.ImageOptions{Path: o.Path, Format: "qcow2"})
 	return d
 }
@@ -423,8 +427,43 @@ func (d *disk) mapMetadata() error {
 			m.add(metaInactiveL1, s.l1Offset, int64(s.l1Size)*8)
 		}
 	}
+	if d.inactiveL2 {
+		if err := d.claimInactiveL2(&m, snapshots); err != nil {
+			return err
+		}
+	}
 	d.claimBitmaps(&m)
 	d.meta = m.build()
+	return nil
+}
+
+// claimInactiveL2 claims the L2 tables that only snapshots lead to, each once.
+// What does not lie in the file, so that nobody can write over it, is left out.
+func (d *disk) claimInactiveL2(m *metaCollector, snapshots []snapshotRecord) error {
+	size, err := d.file.Size()
+	if err != nil {
+		return err
+	}
+	inUse := make(map[uint64]bool, len(d.l1))
+	for _, e := range d.l1 {
+		inUse[e&offsetMask] = true
+	}
+	for i := range snapshots {
+		s := &snapshots[i]
+		if !d.validL1(s) {
+			continue
+		}
+		b := make([]byte, int64(s.l1Size)*8)
+		if err := d.readTable("snapshot L1 table", b, hostOff(s.l1Offset)); err != nil {
+			return err
+		}
+		for _, e := range decodeTable(b) {
+			if off := e & offsetMask; !inUse[off] && off < uint64(size) {
+				inUse[off] = true
+				m.addTable(metaInactiveL2, off)
+			}
+		}
+	}
 	return nil
 }
 

@@ -24,6 +24,7 @@ const (
 	metaRefblock
 	metaSnapshots
 	metaInactiveL1
+	metaInactiveL2 // of snapshots only; claimed if that is asked for
 	metaBitmaps
 	metaCrypt
 	metaReplaced // a table that is referred to no more, until it is freed
@@ -32,7 +33,7 @@ const (
 
 var metaNames = [...]string{
 	"qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block",
-	"snapshot table", "inactive L1 table", "bitmap directory", "encryption header", "replaced table", "several structures at once",
+	"snapshot table", "inactive L1 table", "inactive L2 table", "bitmap directory", "encryption header", "replaced table", "several structures at once",
 }
 
 func (k metaKind) String() string { return metaNames[k] }
@@ -48,7 +49,8 @@ var OverlapTemplates = map[string][]string{
 
 var overlapKinds = map[string]metaKind{
 	"main-header": metaHeader, "active-l1": metaL1, "active-l2": metaL2, "refcount-table": metaReftable, "refcount-block": metaRefblock,
-	"snapshot-table": metaSnapshots, "inactive-l1": metaInactiveL1, "bitmap-directory": metaBitmaps,
+	"snapshot-table": metaSnapshots, "inactive-l1": metaInactiveL1, "inactive-l2": metaInactiveL2,
+	"bitmap-directory": metaBitmaps,
 }
 
 // uncheckedKinds returns the kinds that names of checks stand for.

@@ -39,6 +39,7 @@ type scenario struct {
 	img   *block.Image
 	sizes []int64 // that the disk has had
 	leaky bool    // there are leaks, see ballast
+	wary  bool    // writes are checked against the tables of snapshots too
 	busy  bool    // the disk has machine state
 	snaps []*scenarioSnapshot
 }
@@ -67,6 +68,7 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 	s.kinds = append(s.rand.Perm(23)[:3+s.rand.IntN(20)], 7, 10)
 	s.options = smallOptions(s.rand)
 	s.encrypt(seed)
+	s.wary = seed%2 == 0
 	s.sizes = []int64{s.options.Size}
 	if s.options.BackingFile != "" {
 		s.backing = make([]byte, s.options.Size-sector)

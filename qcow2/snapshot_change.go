@@ -261,6 +261,12 @@ func (d *disk) unlinkSnapshot(idOrName string) (l1 []uint64, err error) {
 	if err := d.writeSnapshots(append(records[:at:at], records[at+1:]...), oldSize); err != nil {
 		return nil, err
 	}
+	if d.inactiveL2 {
+		// The L2 tables that it had to itself are nobody's now.
+		if err := d.mapMetadata(); err != nil {
+			return nil, d.poison(err)
+		}
+	}
 	d.replaced(hostOff(s.l1Offset), int64(len(b)))
 	return decodeTable(b), nil
 }
