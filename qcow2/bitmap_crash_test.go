@@ -224,40 +224,28 @@ func surviveBitmaps(open func() (*block.Image, error)) (usable int, err error) {
 
 // Whatever I/O fails, no bitmap says less than what was written.
 func TestBitmapFaults(t *testing.T) {
-	for seed := range uint64(6) {
-		n := playBitmapFault(t, seed, faultfile.Fault{})
-		for i := 1; i <= n; i++ {
-			for _, f := range faultsAt(i) {
-				if playBitmapFault(t, seed, f); t.Failed() {
-					t.Fatalf("seed %d: %v", seed, f)
-				}
-			}
-		}
-	}
+	faultfile.FailEach(t, 6, playBitmapFault)
 }
 
-func playBitmapFault(t *testing.T, seed uint64, f faultfile.Fault) int {
+func playBitmapFault(seed uint64, plan *faultfile.Plan) error {
 	m := storage.NewMemory()
 	s, err := newBitmapScenario(m.Reopen(), seed)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	plain := func() (*block.Image, error) {
 		return qcow2.Open(m.Reopen(), &qcow2.OpenOptions{Writable: true, Policy: memoryBacking{}})
 	}
 	s.open = plain
 	if err := s.prepare(); err != nil {
-		t.Fatal(err)
+		return err
 	}
-	plan := faultfile.NewPlan(f)
 	s.open = func() (*block.Image, error) {
 		return qcow2.Open(plan.Wrap(m.Reopen()), &qcow2.OpenOptions{Writable: true, Policy: memoryBacking{}})
 	}
 	_ = s.play(12) // what matters is what is left
-	if _, err := surviveBitmaps(plain); err != nil {
-		t.Error(err)
-	}
-	return plan.Count(faultfile.Any)
+	_, err = surviveBitmaps(plain)
+	return err
 }
 
 // QEMU reads what we have recorded, and we what QEMU has.

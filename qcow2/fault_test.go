@@ -4,9 +4,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"runtime"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -22,43 +19,10 @@ import (
 var faultScenarios = flag.Int("fault.scenarios", 25, "how many scenarios to play with each of their I/Os failing")
 
 func TestFaults(t *testing.T) {
-	var points, runs, seeds atomic.Int64
-	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for seed := uint64(seeds.Add(1)); seed <= uint64(*faultScenarios) && !t.Failed(); seed = uint64(seeds.Add(1)) {
-				n := failEach(t, seed)
-				points.Add(int64(n))
-				runs.Add(int64(n * len(faultsAt(n))))
-			}
-		})
-	}
-	wg.Wait()
-	t.Logf("%d I/Os failed in %d ways", points.Load(), runs.Load())
-}
-
-// failEach plays a scenario with each of its I/Os failing, and returns how many
-// it has.
-func failEach(t *testing.T, seed uint64) int {
-	n := (&faultRun{plan: faultfile.NewPlan(faultfile.Fault{})}).play(t, seed)
-	for i := 1; i <= n; i++ {
-		for _, f := range faultsAt(i) {
-			if (&faultRun{plan: faultfile.NewPlan(f)}).play(t, seed); t.Failed() {
-				t.Errorf("seed %d: %v", seed, f)
-				return n
-			}
-		}
-	}
-	return n
-}
-
-func faultsAt(n int) []faultfile.Fault {
-	return []faultfile.Fault{
-		{N: n, Err: faultfile.EIO},
-		{N: n, Err: faultfile.ENOSPC, Partial: true},
-		{N: n, Err: faultfile.EIO, Sticky: true, Partial: true},
-		{N: n, Err: faultfile.ENOSPC, Sticky: true},
-	}
+	faultfile.FailEach(t, *faultScenarios, func(seed uint64, p *faultfile.Plan) error {
+		r := faultRun{newScenario(t, seed), p, storage.NewMemory(), storage.NewMemory()}
+		return r.play()
+	})
 }
 
 // faultRun is a scenario on files that fail.
@@ -68,22 +32,26 @@ type faultRun struct {
 	table, data *storage.Memory
 }
 
-// play creates an image and plays a scenario on it, going on after errors, and
-// returns how many I/Os that took.
-func (r *faultRun) play(t *testing.T, seed uint64) int {
-	r.scenario = newScenario(t, seed)
-	r.table, r.data = storage.NewMemory(), storage.NewMemory()
-	errs := r.create()
-	if errs == nil {
-		errs = r.operate()
+// play creates an image and plays a scenario on it, going on after errors.
+func (r *faultRun) play() error {
+	if r.create() != nil {
+		return nil
+	}
+	r.ballast(r.table)
+	r.open = func() (*block.Image, error) {
+		return r.openOn(func(f block.File) block.File { return r.plan.Wrap(f) }, true)
+	}
+	errs := r.operate()
+	if err := r.inspect(false); err != nil {
+		return fmt.Errorf("after %v: %w", errs, err)
 	}
 	if errs == nil && r.plan.Hits() > 0 {
 		// Nobody was told: then nothing may be missing.
 		if err := r.inspect(true); err != nil {
-			t.Errorf("an I/O failed, no error came back, and: %v", err)
+			return fmt.Errorf("no error came back, and: %w", err)
 		}
 	}
-	return r.plan.Count(faultfile.Any)
+	return nil
 }
 
 func (r *faultRun) create() error {
@@ -93,32 +61,26 @@ func (r *faultRun) create() error {
 	return qcow2.Create(r.plan.Wrap(r.table.Reopen()), &r.options)
 }
 
-// operate plays the scenario, then looks at what is left of the image.
-func (r *faultRun) operate() error {
-	r.ballast(r.table)
-	r.open = func() (*block.Image, error) {
-		return r.openOn(func(f block.File) block.File { return r.plan.Wrap(f) }, true)
+// operate plays the scenario, whatever happens.
+func (r *faultRun) operate() (errs error) {
+	if r.img, errs = r.open(); errs != nil {
+		return errs
 	}
-	var errs error
-	if r.img, errs = r.open(); errs == nil {
-		for range 20 {
-			err := r.step()
-			errs = errors.Join(errs, err)
-			if errors.Is(err, block.ErrClosed) || r.img == nil {
-				break
-			}
+	for range 20 {
+		err := r.step()
+		errs = errors.Join(errs, err)
+		if r.img == nil {
+			return errs
 		}
-		if r.img != nil {
-			err := r.img.Close()
-			if err == nil {
-				r.Note(true)
-			} else if !errors.Is(err, block.ErrClosed) {
-				errs = errors.Join(errs, err)
-			}
+		if errors.Is(err, block.ErrClosed) {
+			break
 		}
 	}
-	if err := r.inspect(false); err != nil {
-		r.t.Errorf("after %v: %v", errs, err)
+	switch err := r.img.Close(); {
+	case err == nil:
+		r.Note(true)
+	case !errors.Is(err, block.ErrClosed):
+		errs = errors.Join(errs, err)
 	}
 	return errs
 }

@@ -54,7 +54,7 @@ func takeTurns(s *scenario) error {
 		if err := s.img.Invalidate(); err != nil {
 			return err
 		}
-		if err := errors.Join(s.checkContent(s.img, s.At(len(s.Changes), len(s.Changes))), checkNoCorruption(s.img, false)); err != nil {
+		if err := errors.Join(s.checkContent(s.img, s.Now()), checkNoCorruption(s.img, false)); err != nil {
 			return err
 		}
 		for range 4 {
@@ -74,7 +74,7 @@ func takeTurns(s *scenario) error {
 	if s.img, err = s.open(); err != nil {
 		return err
 	}
-	return errors.Join(s.checkContent(s.img, s.At(len(s.Changes), len(s.Changes))), checkNoCorruption(s.img, false), s.img.Close())
+	return errors.Join(s.checkContent(s.img, s.Now()), checkNoCorruption(s.img, false), s.img.Close())
 }
 
 // Requests go on while an image is invalidated.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/crashfile"
+	"github.com/diskimg/diskimg/internal/stamp"
 )
 
 // The power fails at every instant of a scenario, and the disk keeps any part
@@ -17,56 +18,30 @@ import (
 var crashStates = flag.Int("crash.states", 100_000, "how many power-loss states to visit at least")
 
 func TestCrash(t *testing.T) {
-	var total crashfile.Stats
-	for seed := uint64(1); total.Distinct < *crashStates; seed++ {
-		r := newCrashRun(t, seed)
-		if err := r.play(8 + r.rand.IntN(12)); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+	crashfile.Visit(t, *crashStates, func(seed uint64) (*crashfile.Scenario, error) {
+		s, group := newScenario(t, seed), crashfile.NewGroup()
+		f := group.New()
+		if err := s.create(f); err != nil {
+			return nil, err
 		}
-		r.mark = nil
-		for state := range r.group.States(crashfile.Options{Exhaustive: 4, Samples: 2, Instants: 40, Seed: seed, Stats: &total}) {
-			if err := r.survives(state); err != nil {
-				t.Fatalf("seed %d: %+v: %v\n%v", seed, r.options, err, state)
-			}
+		if err := s.damage(func() block.File { return f.Reopen() }); err != nil {
+			return nil, err
 		}
-	}
-	t.Logf("%d distinct states, %d built, at %d instants", total.Distinct, total.Generated, total.Instants)
-}
-
-type crashRun struct {
-	*scenario
-	group *crashfile.Group
-}
-
-// progress is a mark in the log.
-type progress struct{ started, safe int }
-
-func newCrashRun(t *testing.T, seed uint64) *crashRun {
-	t.Helper()
-	r := &crashRun{scenario: newScenario(t, seed), group: crashfile.NewGroup()}
-	f := r.group.New()
-	if err := r.create(f); err != nil {
-		t.Fatal(err)
-	}
-	r.damage(t, func() block.File { return f.Reopen() })
-	r.group.Checkpoint()
-	r.open = func() (*block.Image, error) { return r.openOn(f.Reopen(), true) }
-	r.mark = func(started, safe int) { r.group.Mark(progress{started, safe}) }
-	r.note(false)
-	return r
+		group.Checkpoint()
+		group.Record(&s.History)
+		s.open = func() (*block.Image, error) { return s.openOn(f.Reopen(), true) }
+		o := crashfile.Options{Exhaustive: 4, Samples: 2, Instants: 40}
+		return &crashfile.Scenario{Group: group, History: &s.History, Options: o, What: &s.options, Survives: s.survives},
+			s.play(8 + s.rand.IntN(12))
+	})
 }
 
 // survives checks one state, for reading and, with a write, for writing.
-func (r *crashRun) survives(state *crashfile.State) error {
-	var at progress
-	for _, m := range state.Marks {
-		at = m.(progress)
+func (s *scenario) survives(state *crashfile.State, m *stamp.Moment) error {
+	f := func() block.File { return state.Files[0].Reopen() }
+	unchanged := func() bool { return state.Group().Recorded() == 0 }
+	if err := s.checkOpen(f, false, true, unchanged, m); err != nil {
+		return err
 	}
-	for _, writable := range []bool{false, true} {
-		f := func() block.File { return state.Files[0].Reopen() }
-		if err := r.checkOpen(f, writable, true, at.safe, at.started); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.checkOpen(f, true, true, unchanged, m)
 }

@@ -3,6 +3,7 @@ package qed
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -17,26 +18,9 @@ import (
 var faultScenarios = flag.Int("fault.scenarios", 25, "how many scenarios to play with each of their I/Os failing")
 
 func TestFaults(t *testing.T) {
-	points, runs := 0, 0
-	for seed := uint64(1); seed <= uint64(*faultScenarios); seed++ {
-		n := playFault(t, seed, faultfile.Fault{})
-		points += n
-		for i := 1; i <= n; i++ {
-			for _, f := range []faultfile.Fault{
-				{N: i, Err: faultfile.EIO},
-				{N: i, Err: faultfile.ENOSPC, Partial: true},
-				{N: i, Err: faultfile.EIO, Sticky: true, Partial: true},
-				{N: i, Err: faultfile.ENOSPC, Sticky: true},
-			} {
-				playFault(t, seed, f)
-				runs++
-				if t.Failed() {
-					t.Fatalf("seed %d: %v", seed, f)
-				}
-			}
-		}
-	}
-	t.Logf("%d I/Os failed, in %d runs", points, runs)
+	faultfile.FailEach(t, *faultScenarios, func(seed uint64, p *faultfile.Plan) error {
+		return (&faultRun{newScenario(t, seed), p, storage.NewMemory()}).play()
+	})
 }
 
 // faultRun is a scenario on a file that fails.
@@ -46,28 +30,27 @@ type faultRun struct {
 	file *storage.Memory
 }
 
-// playFault makes an image and plays a scenario on it, going on after errors,
-// and returns how many I/Os that took.
-func playFault(t *testing.T, seed uint64, f faultfile.Fault) int {
-	t.Helper()
-	r := &faultRun{newScenario(t, seed), faultfile.NewPlan(f), storage.NewMemory()}
+// play makes an image and plays a scenario on it, going on after errors.
+func (r *faultRun) play() error {
 	r.open = func() (*block.Image, error) { return r.openOn(r.plan.Wrap(r.file.Reopen()), true) }
 	if r.create(r.plan.Wrap(r.file.Reopen())) != nil {
-		return r.plan.Count(faultfile.Any)
+		return nil
 	}
-	r.damage(t, func() block.File { return r.file.Reopen() })
+	plain := func() block.File { return r.file.Reopen() }
+	if err := r.damage(plain); err != nil {
+		return err
+	}
 	errs := r.stubborn(20)
-	safe := r.safe
 	if errs == nil {
-		safe = len(r.ops) // nobody was told: then nothing may be missing
+		r.Safe = len(r.Changes) // nobody was told: then nothing may be missing
 	}
+	m := r.At(len(r.Changes), r.Safe)
 	for _, writable := range []bool{false, true} {
-		f := func() block.File { return r.file.Reopen() }
-		if err := r.checkOpen(f, writable, r.plan.Hits() == 0, safe, len(r.ops)); err != nil {
-			t.Errorf("after %v: %v", errs, err)
+		if err := r.checkOpen(plain, writable, r.plan.Hits() == 0, nil, m); err != nil {
+			return fmt.Errorf("after %v: %w", errs, err)
 		}
 	}
-	return r.plan.Count(faultfile.Any)
+	return nil
 }
 
 // stubborn does n operations, whatever happens.
@@ -84,7 +67,7 @@ func (r *faultRun) stubborn(n int) error {
 	}
 	err := r.img.Close()
 	if err == nil {
-		r.note(true)
+		r.Note(true)
 	}
 	return errors.Join(errs, err)
 }

@@ -20,12 +20,14 @@ func TestInvalidate(t *testing.T) {
 		if err := s.create(f.Reopen()); err != nil {
 			t.Fatal(err)
 		}
-		s.damage(t, func() block.File { return f.Reopen() })
+		if err := s.damage(func() block.File { return f.Reopen() }); err != nil {
+			t.Fatal(err)
+		}
 		s.open = func() (*block.Image, error) { return s.openOn(f.Reopen(), true) }
 		if err := takeTurns(s); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
-		if err := s.checkOpen(func() block.File { return f.Reopen() }, true, false, len(s.ops), len(s.ops)); err != nil {
+		if err := s.checkOpen(func() block.File { return f.Reopen() }, true, false, nil, s.Now()); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
 	}
@@ -41,7 +43,7 @@ func takeTurns(s *scenario) error {
 	}
 	for turn := range 10 {
 		s.img = hosts[turn%2]
-		if err := errors.Join(s.img.Invalidate(), s.checkContent(s.img, len(s.ops), len(s.ops))); err != nil {
+		if err := errors.Join(s.img.Invalidate(), s.checkContent(s.img, s.Now())); err != nil {
 			return err
 		}
 		for range 4 {

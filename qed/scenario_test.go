@@ -1,7 +1,6 @@
 package qed
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,7 +22,7 @@ import (
 // scenarios and hold what is left against what may be.
 
 const (
-	sector      = 512
+	sector      = stamp.SectorSize
 	perCluster  = 4096 / sector
 	windowSize  = 5 * perCluster // sectors
 	firstBaseID = 60_000
@@ -34,15 +33,8 @@ const (
 // table begins.
 type window struct{ first, end int }
 
-// scenarioOp is an operation on sectors. id is what they hold afterwards: the
-// number of the write, 0 for zeros.
-type scenarioOp struct {
-	first, end int
-	id         uint32
-	failed     bool // it returned an error: old or new, in any sector
-}
-
 type scenario struct {
+	stamp.History
 	rand    *rand.Rand
 	options CreateOptions
 	windows []window
@@ -51,14 +43,10 @@ type scenario struct {
 	hurt    bool              // the image was not closed, and has an entry that leads nowhere
 	// open opens the image for writing.
 	open func() (*block.Image, error)
-	// mark, if not nil, is told how far ops has come.
-	mark func(started, safe int)
 
 	kinds []int // of operations; scenarios differ most in what they leave out
 	img   *block.Image
-	ops   []scenarioOp
 	sizes []int64 // of the disk, before and after it was grown
-	safe  int     // how many of ops have been flushed
 }
 
 func newScenario(t *testing.T, seed uint64) *scenario {
@@ -76,6 +64,7 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 		s.makeBases(t)
 	}
 	s.hurt = s.rand.IntN(5) == 0
+	s.First = s.firstContent
 	return s
 }
 
@@ -125,31 +114,32 @@ func (s *scenario) create(f block.File) error { return Create(f, &s.options) }
 
 // damage leaves the image in f as if it had not been closed, with an entry that
 // leads out of the file.
-func (s *scenario) damage(t *testing.T, f func() block.File) {
-	t.Helper()
+func (s *scenario) damage(f func() block.File) error {
 	if !s.hurt {
-		return
+		return nil
 	}
 	img, err := s.openOn(f(), true)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	s.img = img
-	op := scenarioOp{first: 0, end: 1 + s.rand.IntN(2*perCluster)}
-	if _, err := img.WriteAt(s.begin(&op, true), 0); err != nil {
-		t.Fatal(err)
+	op := stamp.Change{First: 0, End: 1 + s.rand.IntN(2*perCluster)}
+	if _, err := img.WriteAt(s.Write(op), 0); err != nil {
+		return err
 	}
 	if err := img.Close(); err != nil {
-		t.Fatal(err)
+		return err
 	}
-	s.safe = len(s.ops)
+	s.Note(true)
 	at := s.options.ClusterSize * (1 + s.options.TableSize) // the L2 table
 	at += 8 * int64(2+s.rand.IntN(2))
 	if s.rand.IntN(4) == 0 {
 		at = s.options.ClusterSize + 8 // the second L1 entry
 	}
-	put(t, f(), at, le64(uint64(s.rand.IntN(1<<30))|1<<40))
-	put(t, f(), atFeatures, le64(featureNeedCheck|s.options.header().features))
+	_, err = f().WriteAt(le64(uint64(s.rand.IntN(1<<30))|1<<40), at)
+	if err == nil {
+		_, err = f().WriteAt(le64(featureNeedCheck|s.options.header().features), atFeatures)
+	}
+	return err
 }
 
 // play opens the image, does n operations and closes it. It stops at the first
@@ -166,28 +156,16 @@ func (s *scenario) play(n int) (err error) {
 	if err := s.img.Close(); err != nil {
 		return err
 	}
-	s.note(true)
+	s.Note(true)
 	return nil
-}
-
-// note records how far ops has come.
-func (s *scenario) note(flushed bool) {
-	if flushed {
-		s.safe = len(s.ops)
-	}
-	if s.mark != nil {
-		s.mark(len(s.ops), s.safe)
-	}
 }
 
 // step does one operation.
 func (s *scenario) step() error {
-	from := len(s.ops)
+	from := len(s.Changes)
 	err := s.operation()
 	if err != nil {
-		for i := range s.ops[from:] {
-			s.ops[from+i].failed = true
-		}
+		s.Doubt(from)
 	}
 	return err
 }
@@ -212,7 +190,7 @@ func (s *scenario) operation() error {
 	case aFlush:
 		err := s.img.Flush()
 		if err == nil {
-			s.note(true)
+			s.Note(true)
 		}
 		return err
 	case aReopen:
@@ -234,15 +212,15 @@ func (s *scenario) operation() error {
 // change writes somewhere.
 func (s *scenario) change(kind int) error {
 	op := s.place()
-	off, n := int64(op.first)*sector, int64(op.end-op.first)*sector
+	off, n := int64(op.First)*sector, int64(op.End-op.First)*sector
 	switch kind {
 	case aDiscard: // changes nothing
 		return s.img.Discard(off, n)
 	case aZeroing, anUnmapping:
-		s.begin(&op, false)
+		s.Begin(op)
 		return s.img.WriteZeroes(off, n, block.ZeroFlags(kind-aZeroing)*block.MayUnmap)
 	}
-	_, err := s.img.WriteAt(s.begin(&op, true), off)
+	_, err := s.img.WriteAt(s.Write(op), off)
 	return err
 }
 
@@ -257,36 +235,23 @@ func (s *scenario) clipped(img *block.Image) (list []window) {
 }
 
 // place returns where the next operation goes: often whole clusters.
-func (s *scenario) place() scenarioOp {
+func (s *scenario) place() stamp.Change {
 	list := s.clipped(s.img)
 	w := list[s.rand.IntN(len(list))]
-	op := scenarioOp{first: w.first + s.rand.IntN(w.end-w.first)}
-	op.end = op.first + 1 + s.rand.IntN(min(w.end-op.first, 3*perCluster))
+	op := stamp.Change{First: w.first + s.rand.IntN(w.end-w.first)}
+	op.End = op.First + 1 + s.rand.IntN(min(w.end-op.First, 3*perCluster))
 	if s.rand.IntN(2) == 0 {
-		op.first = op.first / perCluster * perCluster
-		op.end = min(w.end, (op.end+perCluster-1)/perCluster*perCluster)
+		op.First = op.First / perCluster * perCluster
+		op.End = min(w.end, (op.End+perCluster-1)/perCluster*perCluster)
 	}
 	return op
-}
-
-// begin notes that op is about to run and returns the bytes it writes.
-func (s *scenario) begin(op *scenarioOp, data bool) []byte {
-	var p []byte
-	if data {
-		op.id = uint32(len(s.ops) + 1)
-		p = make([]byte, (op.end-op.first)*sector)
-		stamp.Fill(p, int64(op.first)*sector, op.id)
-	}
-	s.ops = append(s.ops, *op)
-	s.note(false)
-	return p
 }
 
 func (s *scenario) reopen() (err error) {
 	if err := s.img.Close(); err != nil {
 		return err
 	}
-	s.note(true)
+	s.Note(true)
 	s.img, err = s.open()
 	return err
 }
@@ -330,11 +295,11 @@ func (s *scenario) rebase() error {
 		return err
 	}
 	s.base = next
-	s.note(true)
+	s.Note(true)
 	return s.reopen()
 }
 
-// makeEmpty has the disk read as its backing image again.
+// makeEmpty has the disk read as its backing image again; nil says nothing.
 func (s *scenario) makeEmpty() error {
 	below := int64(0)
 	if s.base >= 0 {
@@ -342,17 +307,17 @@ func (s *scenario) makeEmpty() error {
 	}
 	for _, w := range s.clipped(s.img) {
 		for at := w.first; at < w.end; at++ {
-			op := scenarioOp{first: at, end: at + 1}
+			op := stamp.Change{First: at, End: at + 1}
 			if int64(at)*sector < below {
-				op.id = uint32(firstBaseID + s.base)
+				op.ID = uint32(firstBaseID + s.base)
 			}
-			s.ops = append(s.ops, op)
+			s.Changes = append(s.Changes, op)
 		}
 	}
-	s.note(false)
+	s.Note(false)
 	e, _ := block.As[block.Emptier](s.img)
 	err := e.MakeEmpty()
-	s.note(err == nil)
+	s.Note(err == nil)
 	return err
 }
 
@@ -364,9 +329,9 @@ func (s *scenario) keepAll() error {
 			return err
 		}
 		for at := w.first; at < w.end; at++ {
-			s.ops = append(s.ops, scenarioOp{first: at, end: at + 1, id: idOf(p[(at-w.first)*sector:][:sector], at)})
+			s.Changes = append(s.Changes, stamp.Change{First: at, End: at + 1, ID: stamp.Sector(p[(at-w.first)*sector:], int64(at)*sector)})
 		}
-		s.note(false)
+		s.Note(false)
 		for len(p) > 0 {
 			n := min(len(p), 4096)
 			if err := s.keep(p[:n], int64(w.end)*sector-int64(len(p))); err != nil {
@@ -386,60 +351,27 @@ func (s *scenario) keep(p []byte, off int64) error {
 	return err
 }
 
-const garbage = ^uint32(0)
-
-// idOf returns which write a sector holds.
-func idOf(p []byte, at int) uint32 {
-	if zero.Is(p) {
-		return 0
+// firstContent returns what a sector holds before all operations.
+func (s *scenario) firstContent(at int) uint32 {
+	if len(s.bases) > 0 && int64(at)*sector < s.sizes[0] {
+		if size, err := s.bases[0].Size(); err == nil && int64(at)*sector < size {
+			return firstBaseID
+		}
 	}
-	id, off, ok := stamp.Origin(p[:8])
-	want := make([]byte, sector)
-	if stamp.Fill(want, off, id); !ok || off != int64(at)*sector || !bytes.Equal(want, p) {
-		return garbage
-	}
-	return id
+	return 0
 }
 
-// checkContent compares each sector with what it may hold when the first safe
-// operations have been flushed and started have begun.
-func (s *scenario) checkContent(img *block.Image, safe, started int) error {
+// checkContent compares each sector with what it may hold.
+func (s *scenario) checkContent(img *block.Image, m *stamp.Moment) error {
 	if !slices.Contains(s.sizes, img.Size()) {
 		return fmt.Errorf("the disk has %d bytes, not one of %d", img.Size(), s.sizes)
 	}
 	for _, w := range s.clipped(img) {
-		p := make([]byte, (w.end-w.first)*sector)
-		if _, err := img.ReadAt(p, int64(w.first)*sector); err != nil {
+		if err := m.Check(img.ReadAt, w.first, w.end); err != nil {
 			return err
-		}
-		for at := w.first; at < w.end; at++ {
-			if may, is := s.may(at, safe, started), idOf(p[(at-w.first)*sector:][:sector], at); !slices.Contains(may, is) {
-				return fmt.Errorf("sector %d holds %d, may hold %d; operations 1 to %d were flushed, %d had begun", at, int32(is), may, safe, started)
-			}
 		}
 	}
 	return nil
-}
-
-// may returns what a sector may hold: what the last operation that was flushed
-// put there, or a later one.
-func (s *scenario) may(at, safe, started int) []uint32 {
-	may := []uint32{0}
-	if len(s.bases) > 0 && int64(at)*sector < s.sizes[0] {
-		if size, err := s.bases[0].Size(); err == nil && int64(at)*sector < size {
-			may[0] = firstBaseID
-		}
-	}
-	for i, op := range s.ops[:started] {
-		if at < op.first || at >= op.end {
-			continue
-		}
-		if i < safe && !op.failed {
-			may = may[:0]
-		}
-		may = append(may, op.id)
-	}
-	return may
 }
 
 // checkNoCorruption checks an open image, and names the first things that it
@@ -459,8 +391,10 @@ func checkNoCorruption(img *block.Image, leaksCount bool) error {
 }
 
 // checkOpen opens the image in f and checks it. An image that is not marked as
-// in need of a check has no leaks, if they count.
-func (s *scenario) checkOpen(f func() block.File, writable, leaksCount bool, safe, started int) error {
+// in need of a check has no leaks, if they count. Where it is open for writing and
+// known says that the file is as it was, what reading has found is not looked for
+// again; nil says nothing.
+func (s *scenario) checkOpen(f func() block.File, writable, leaksCount bool, known func() bool, m *stamp.Moment) error {
 	b := make([]byte, 8)
 	if _, err := f().ReadAt(b, atFeatures); err != nil {
 		return err
@@ -470,8 +404,8 @@ func (s *scenario) checkOpen(f func() block.File, writable, leaksCount bool, saf
 	if err != nil {
 		return err
 	}
-	if writable || !s.hurt || !marked {
-		err = errors.Join(checkNoCorruption(img, leaksCount && !marked), s.checkContent(img, safe, started))
+	if writable && (marked || known == nil || !known()) || !writable && (!s.hurt || !marked) {
+		err = errors.Join(checkNoCorruption(img, leaksCount && !marked), s.checkContent(img, m))
 	}
 	if err == nil && writable {
 		if _, err = img.WriteAt(make([]byte, sector), 0); err == nil {

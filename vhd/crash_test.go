@@ -1,7 +1,6 @@
 package vhd_test
 
 import (
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"github.com/diskimg/diskimg/internal/crashfile"
 	"github.com/diskimg/diskimg/internal/faultfile"
 	"github.com/diskimg/diskimg/internal/stamp"
-	"github.com/diskimg/diskimg/internal/zero"
 	"github.com/diskimg/diskimg/storage"
 	"github.com/diskimg/diskimg/vhd"
 )
@@ -30,31 +28,25 @@ var (
 )
 
 const (
-	sector   = 512
+	sector   = stamp.SectorSize
 	parentID = 60_000
 )
 
-// change is an operation on sectors; maybe says that each has its old content or
-// the new.
-type change struct {
-	first, end int
-	id         uint32
-	maybe      bool
-	size       int64 // that the disk gets, if it is not 0
-}
-
 type scenario struct {
+	stamp.History
 	rand    *rand.Rand
 	options vhd.CreateOptions
 	parents map[string]*storage.Memory // by name
-	below   int                        // sectors that the parent shows at first
 	shown   int                        // sectors of the parent, 0 if it is gone
 	alone   bool                       // the parent may have been taken away
-	changes []change
-	safe    int // how many of them have been flushed
+	resized []resized
 	reopen  bool
-	// mark, if not nil, is told how far changes has come.
-	mark func(started, safe int)
+}
+
+// resized says that the disk has a size after a change.
+type resized struct {
+	change int
+	size   int64
 }
 
 func newScenario(t *testing.T, seed uint64) *scenario {
@@ -64,7 +56,14 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 	switch s.rand.IntN(8) {
 	case 0, 1, 2:
 		size := s.options.Size + 512*int64(s.rand.IntN(40)-20)
-		s.below, s.shown = int(min(size, s.options.Size)/sector), int(size/sector)
+		below := int(min(size, s.options.Size) / sector)
+		s.shown = int(size / sector)
+		s.First = func(at int) uint32 {
+			if at < below {
+				return parentID
+			}
+			return 0
+		}
 		s.parents = map[string]*storage.Memory{}
 		for _, name := range []string{"one", "two", "three"} {
 			s.makeParent(t, name, size)
@@ -122,7 +121,7 @@ func (s *scenario) play(f func() block.File, n int, stubborn bool) error {
 			if err := img.Close(); err != nil {
 				return errors.Join(errs, err)
 			}
-			s.noted(true)
+			s.Note(true)
 			if img, err = s.open(f(), true); err != nil {
 				return errors.Join(errs, err)
 			}
@@ -135,17 +134,8 @@ func (s *scenario) play(f func() block.File, n int, stubborn bool) error {
 	if err := img.Close(); err != nil {
 		return errors.Join(errs, err)
 	}
-	s.noted(true)
+	s.Note(true)
 	return errs
-}
-
-func (s *scenario) noted(flushed bool) {
-	if flushed {
-		s.safe = len(s.changes)
-	}
-	if s.mark != nil {
-		s.mark(len(s.changes), s.safe)
-	}
 }
 
 // step does one operation.
@@ -153,37 +143,30 @@ func (s *scenario) step(img *block.Image) error {
 	if s.rand.IntN(6) == 0 {
 		return s.wholeStep(img)
 	}
-	c := change{first: s.rand.IntN(int(img.Size() / sector))}
-	c.end = c.first + 1 + s.rand.IntN(min(int(img.Size()/sector)-c.first, 20))
-	off, n := int64(c.first)*sector, int64(c.end-c.first)*sector
-	kind := s.rand.IntN(8)
-	switch kind {
+	c := stamp.Change{First: s.rand.IntN(int(img.Size() / sector))}
+	c.End = c.First + 1 + s.rand.IntN(min(int(img.Size()/sector)-c.First, 20))
+	off, n, from := int64(c.First)*sector, int64(c.End-c.First)*sector, len(s.Changes)
+	var err error
+	switch s.rand.IntN(8) {
 	case 0, 1:
 		err := img.Flush()
 		if err == nil {
-			s.noted(true)
+			s.Note(true)
 		}
 		return err
 	case 2:
-		c.maybe = true
-	case 3:
-	default:
-		c.id = uint32(len(s.changes) + 1)
-	}
-	s.changes = append(s.changes, c)
-	s.noted(false)
-	var err error
-	switch {
-	case kind == 2:
+		c.Maybe = true
+		s.Begin(c)
 		err = img.Discard(off, n)
-	case kind == 3:
+	case 3:
+		s.Begin(c)
 		err = img.WriteZeroes(off, n, block.ZeroFlags(s.rand.IntN(2)))
 	default:
-		p := make([]byte, n)
-		stamp.Fill(p, off, c.id)
-		_, err = img.WriteAt(p, off)
+		_, err = img.WriteAt(s.Write(c), off)
 	}
-	s.changes[len(s.changes)-1].maybe = c.maybe || err != nil
+	if err != nil {
+		s.Doubt(from)
+	}
 	return err
 }
 
@@ -195,16 +178,15 @@ func (s *scenario) wholeStep(img *block.Image) error {
 	var err error
 	switch kind := s.rand.IntN(6); {
 	case kind == 0 && e != nil:
-		s.changes = append(s.changes, change{end: min(s.shown, now), id: parentID, maybe: true}, change{end: now, maybe: true})
-		s.noted(false)
+		s.Begin(stamp.Change{End: min(s.shown, now), ID: parentID, Maybe: true})
+		s.Begin(stamp.Change{End: now, Maybe: true})
 		err = e.MakeEmpty()
 	case kind == 1 && b != nil && s.parents != nil && !s.alone:
 		names := []string{"one", "two", "three"}
 		err = b.ChangeBacking(names[s.rand.IntN(3)], "vpc")
 		s.reopen = true
 	case kind == 2 && b != nil && s.rand.IntN(4) == 0:
-		s.changes = append(s.changes, change{end: now, maybe: true})
-		s.noted(false)
+		s.Begin(stamp.Change{End: now, Maybe: true})
 		if err = b.ChangeBacking("", ""); err == nil {
 			s.alone, s.shown = true, 0
 		}
@@ -215,7 +197,7 @@ func (s *scenario) wholeStep(img *block.Image) error {
 		return nil
 	}
 	if err == nil {
-		s.noted(true)
+		s.Note(true)
 	}
 	return err
 }
@@ -230,9 +212,12 @@ func (s *scenario) resize(img *block.Image) error {
 	if size == old {
 		return nil
 	}
-	c := change{first: int(min(size, old) / sector), end: int(max(size, old) / sector), size: size}
-	s.changes = append(s.changes, c)
-	s.noted(false)
+	c, from := stamp.Change{First: int(min(size, old) / sector), End: int(max(size, old) / sector)}, len(s.Changes)
+	if s.options.Type == vhd.Fixed { // where the footer is
+		s.Changes = append(s.Changes, stamp.Change{First: c.First, End: c.First + 1, ID: stamp.Garbage})
+	}
+	s.resized = append(s.resized, resized{len(s.Changes), size})
+	s.Begin(c)
 	o := block.ResizeOptions{Shrink: true}
 	if size > old && s.options.Type == vhd.Fixed {
 		o.Preallocation = []block.Preallocation{block.PreallocOff, block.PreallocFalloc, block.PreallocFull}[s.rand.IntN(3)]
@@ -240,124 +225,67 @@ func (s *scenario) resize(img *block.Image) error {
 	r, _ := block.As[block.Resizer](img)
 	err := r.Resize(size, o)
 	if err == nil {
-		s.noted(true)
+		s.Note(true)
+	} else {
+		s.Doubt(from)
 	}
-	s.changes[len(s.changes)-1].maybe = err != nil
 	return err
 }
 
 // sizes returns what the size of the disk may be.
-func (s *scenario) sizes(safe, started int) []int64 {
+func (s *scenario) sizes(m *stamp.Moment) []int64 {
 	may := []int64{s.options.Size}
-	for i, c := range s.changes[:started] {
-		if c.size == 0 {
-			continue
+	for _, r := range s.resized {
+		if r.change >= m.Begun {
+			break
 		}
-		if i < safe && !c.maybe {
+		if r.change < m.Safe && !s.Changes[r.change].Maybe {
 			may = may[:0]
 		}
-		may = append(may, c.size)
+		may = append(may, r.size)
 	}
 	return may
 }
 
-// holds checks an image: no corruption, and each sector with what it may hold
-// when the first safe changes are flushed and started have begun.
-func (s *scenario) holds(img *block.Image, safe, started int) error {
+// holds checks an image: no corruption, and each sector with what it may hold.
+func (s *scenario) holds(img *block.Image, m *stamp.Moment) error {
 	k, _ := block.As[block.Checker](img)
 	var found []string
 	r, err := k.Check(block.CheckOptions{Report: func(f block.Finding) { found = append(found, f.Text) }})
 	if err != nil || r.Corruptions+r.Errors > 0 {
 		return fmt.Errorf("check: %w %q", err, found)
 	}
-	if may := s.sizes(safe, started); !slices.Contains(may, img.Size()) {
+	if may := s.sizes(m); !slices.Contains(may, img.Size()) {
 		return fmt.Errorf("the size is %d, may be %d", img.Size(), may)
 	}
-	p := make([]byte, img.Size())
-	if _, err := img.ReadAt(p, 0); err != nil {
-		return err
-	}
-	for at := range len(p) / sector {
-		if may, is := s.may(at, safe, started), idOf(p[at*sector:][:sector], at); !slices.Contains(may, is) {
-			return fmt.Errorf("sector %d holds %d, may hold %d", at, is, may)
-		}
-	}
-	return nil
+	return m.Check(img.ReadAt, 0, int(img.Size()/sector))
 }
-
-// may returns what a sector may hold.
-func (s *scenario) may(at, safe, started int) []uint32 {
-	may := []uint32{0}
-	if at < s.below {
-		may[0] = parentID
-	}
-	for i, c := range s.changes[:started] {
-		if at < c.first || at >= c.end {
-			continue
-		}
-		if i < safe && !c.maybe {
-			may = may[:0]
-		}
-		may = append(may, c.id)
-		if c.size != 0 && s.options.Type == vhd.Fixed && at == c.first && (i >= safe || c.maybe) {
-			may = append(may, garbage) // the footer
-		}
-	}
-	return may
-}
-
-const garbage = ^uint32(0)
-
-// idOf returns which write a sector holds.
-func idOf(p []byte, at int) uint32 {
-	if zero.Is(p) {
-		return 0
-	}
-	id, off, ok := stamp.Origin(p[:8])
-	want := make([]byte, sector)
-	if stamp.Fill(want, off, id); !ok || off != int64(at)*sector || !bytes.Equal(want, p) {
-		return garbage
-	}
-	return id
-}
-
-type progress struct{ started, safe int }
 
 func TestCrash(t *testing.T) {
-	var total crashfile.Stats
-	for seed := uint64(1); total.Distinct < *crashStates; seed++ {
+	crashfile.Visit(t, *crashStates, func(seed uint64) (*crashfile.Scenario, error) {
 		s, group := newScenario(t, seed), crashfile.NewGroup()
 		f := group.New()
 		if err := vhd.Create(f, &s.options); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		group.Checkpoint()
-		s.mark = func(started, safe int) { group.Mark(progress{started, safe}) }
-		if err := s.play(func() block.File { return f.Reopen() }, 10+s.rand.IntN(12), false); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		s.mark = nil
-		for state := range group.States(crashfile.Options{Exhaustive: 4, Samples: 2, Instants: 60, Seed: seed, Stats: &total}) {
-			if err := s.survives(state); err != nil {
-				t.Fatalf("seed %d: %+v: %v\n%v", seed, s.options, err, state)
-			}
-		}
-	}
-	t.Logf("%d distinct states, %d built, at %d instants", total.Distinct, total.Generated, total.Instants)
+		group.Record(&s.History)
+		o := crashfile.Options{Exhaustive: 4, Samples: 2, Instants: 60}
+		return &crashfile.Scenario{Group: group, History: &s.History, Options: o, What: &s.options, Survives: s.survives},
+			s.play(func() block.File { return f.Reopen() }, 10+s.rand.IntN(12), false)
+	})
 }
 
 // survives checks one state, for reading and, with a write, for writing.
-func (s *scenario) survives(state *crashfile.State) error {
-	var at progress
-	for _, m := range state.Marks {
-		at = m.(progress)
-	}
+func (s *scenario) survives(state *crashfile.State, m *stamp.Moment) error {
 	for _, writable := range []bool{false, true} {
 		img, err := s.open(state.Files[0].Reopen(), writable)
 		if err != nil {
 			return err
 		}
-		err = s.holds(img, at.safe, at.started)
+		if !writable || state.Group().Recorded() > 0 { // the file is not what was checked
+			err = s.holds(img, m)
+		}
 		if err == nil && writable {
 			_, err = img.WriteAt(make([]byte, sector), 0)
 		}
@@ -369,46 +297,28 @@ func (s *scenario) survives(state *crashfile.State) error {
 }
 
 func TestFaults(t *testing.T) {
-	points, runs := 0, 0
-	for seed := uint64(1); seed <= uint64(*faultScenarios); seed++ {
-		n := fault(t, seed, faultfile.Fault{})
-		points += n
-		for i := 1; i <= n; i++ {
-			for _, f := range []faultfile.Fault{
-				{N: i, Err: faultfile.EIO}, {N: i, Err: faultfile.ENOSPC, Partial: true},
-				{N: i, Err: faultfile.EIO, Sticky: true, Partial: true}, {N: i, Err: faultfile.ENOSPC, Sticky: true},
-			} {
-				fault(t, seed, f)
-				runs++
-				if t.Failed() {
-					t.Fatalf("seed %d: %+v", seed, f)
-				}
-			}
-		}
-	}
-	t.Logf("%d I/Os failed, in %d runs", points, runs)
+	faultfile.FailEach(t, *faultScenarios, func(seed uint64, p *faultfile.Plan) error { return playFault(t, seed, p) })
 }
 
-// fault plays a scenario with a fault and returns how many I/Os there were.
-func fault(t *testing.T, seed uint64, f faultfile.Fault) int {
-	s, plan, m := newScenario(t, seed), faultfile.NewPlan(f), storage.NewMemory()
-	if err := vhd.Create(plan.Wrap(m.Reopen()), &s.options); err != nil {
-		return plan.Count(faultfile.Any)
+// playFault plays a scenario with a fault.
+func playFault(t *testing.T, seed uint64, plan *faultfile.Plan) error {
+	s, m := newScenario(t, seed), storage.NewMemory()
+	if vhd.Create(plan.Wrap(m.Reopen()), &s.options) != nil {
+		return nil
 	}
 	err := s.play(func() block.File { return plan.Wrap(m.Reopen()) }, 20, true)
-	safe := s.safe
 	if err == nil {
-		safe = len(s.changes) // nobody was told: then nothing may be missing
+		s.Safe = len(s.Changes) // nobody was told: then nothing may be missing
 	}
+	moment := s.At(len(s.Changes), s.Safe)
 	for _, writable := range []bool{false, true} {
 		img, oerr := s.open(m.Reopen(), writable)
-		if oerr != nil {
-			t.Errorf("after %v: %v", err, oerr)
-			return 0
+		if oerr == nil {
+			oerr = errors.Join(s.holds(img, moment), img.Close())
 		}
-		if herr := errors.Join(s.holds(img, safe, len(s.changes)), img.Close()); herr != nil {
-			t.Errorf("after %v: %v", err, herr)
+		if oerr != nil {
+			return fmt.Errorf("after %v: %w", err, oerr)
 		}
 	}
-	return plan.Count(faultfile.Any)
+	return nil
 }

@@ -114,6 +114,9 @@ func (h *History) At(begun, safe int) *Moment {
 	return &Moment{Begun: begun, Safe: safe, may: map[int][]uint32{}, history: History{Changes: slices.Clone(h.Changes[:begun]), First: h.First}}
 }
 
+// Now returns the moment at which all changes so far are safe.
+func (h *History) Now() *Moment { return h.At(len(h.Changes), len(h.Changes)) }
+
 // Moment is an instant at which the power failed. Its methods must not be called
 // concurrently.
 type Moment struct {
