@@ -37,6 +37,7 @@ func changesHeader(op crashfile.Op) bool {
 type crashRun struct {
 	*scenario
 	group *crashfile.Group
+	files []*crashfile.File
 }
 
 func newCrashRun(t *testing.T, seed uint64) *crashRun {
@@ -51,13 +52,18 @@ func newCrashRun(t *testing.T, seed uint64) *crashRun {
 	}
 	r.ballast(files[0])
 	r.group.Checkpoint()
+	r.files = files
 	r.open = func() (*block.Image, error) { return r.openFiles(files, true) }
 	r.group.Record(&r.History)
 	return r
 }
 
 func (r *crashRun) openFiles(files []*crashfile.File, writable bool) (*block.Image, error) {
-	o := &qcow2.OpenOptions{Writable: writable, Policy: r.policy, Passphrase: passphrase, InactiveL2: r.wary}
+	return r.openWith(files, &qcow2.OpenOptions{Writable: writable})
+}
+
+func (r *crashRun) openWith(files []*crashfile.File, o *qcow2.OpenOptions) (*block.Image, error) {
+	o.Policy, o.Passphrase, o.InactiveL2 = r.policy, passphrase, r.wary
 	if len(files) > 1 {
 		o.Data = files[1].Reopen()
 	}

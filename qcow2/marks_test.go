@@ -3,11 +3,14 @@ package qcow2_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/crashfile"
 	"github.com/diskimg/diskimg/internal/qemu"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/storage"
@@ -92,4 +95,171 @@ func TestUnknownAutoclearBits(t *testing.T) {
 			t.Errorf("writable %v: autoclear bits %#x, want %#x", writable, got, want)
 		}
 	}
+}
+
+// A repair takes the corrupt mark off when nothing is wrong any more but leaks,
+// and leaves it where something is; as QEMU's does.
+func TestCorruptMarkIsTakenOff(t *testing.T) {
+	qemu.Need(t, "qemu-img", "qemu-io")
+	const atBits, mark, refblock, l2 = 79, 2, 0x20000, 0x40000
+	for name, c := range map[string]struct {
+		off    int64
+		data   []byte
+		mended [2]bool // by -r leaks, by -r all
+	}{
+		"sound":     {atBits, []byte{mark}, [2]bool{true, true}},
+		"a leak":    {refblock + 2*50, []byte{0, 1}, [2]bool{true, true}},
+		"too low":   {refblock + 2*6, []byte{0, 0}, [2]bool{false, true}},
+		"too high":  {refblock + 2*6, []byte{0, 7}, [2]bool{true, true}},
+		"no COPIED": {l2, []byte{0}, [2]bool{true, true}},
+		"unaligned": {l2 + 6, []byte{2}, [2]bool{false, false}},
+	} {
+		for i, o := range []block.CheckOptions{{FixLeaks: true}, {FixLeaks: true, FixCorruptions: true}} {
+			path := filepath.Join(t.TempDir(), "disk.qcow2")
+			qemu.Create(t, path, "qcow2", 4<<20, nil)
+			qemu.IO(t, path, "qcow2", "write -P 7 0 256k", "write -P 7 3M 64k")
+			f, err := storage.OpenFile(path, &storage.FileOptions{Writable: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = f.WriteAt(c.data, c.off)
+			_, err2 := f.WriteAt([]byte{mark}, atBits)
+			if err := errors.Join(err, err2, f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			copyImage(t, path, path+".twin")
+			qemu.TryImg("check", "-r", []string{"leaks", "all"}[i], path+".twin")
+			f, err = storage.OpenFile(path, &storage.FileOptions{Writable: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			img, err := qcow2.Open(f, &qcow2.OpenOptions{Writable: true, Repair: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k, _ := block.As[block.Checker](img)
+			_, err = k.Check(o)
+			if err := errors.Join(err, img.Close()); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if got, twin := marked(t, path), marked(t, path+".twin"); got != twin || got == c.mended[i] {
+				t.Errorf("%s, %+v: marked as corrupt is %v; QEMU's %v", name, o, got, twin)
+			}
+			if c.mended[i] {
+				qemu.Check(t, path, "qcow2")
+				qemu.IO(t, path, "qcow2", "read -P 7 0 256k", "read -P 7 3M 64k")
+			}
+		}
+	}
+}
+
+// marked reports whether an image is marked as corrupt.
+func marked(t *testing.T, path string) bool {
+	t.Helper()
+	img := openPath(t, path, false)
+	defer img.Close()
+	return isCorrupt(t, img)
+}
+
+func isCorrupt(t *testing.T, img *block.Image) bool {
+	t.Helper()
+	d, _ := block.As[block.Describer](img)
+	is, err := d.Describe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range is.Specific {
+		if f.Name == "corrupt" {
+			return f.Value.(bool)
+		}
+	}
+	return false
+}
+
+// The power fails while an image with wrong refcounts that is marked as corrupt is
+// repaired: it is marked until nothing is wrong any more, holds what it did, and
+// can be repaired to the end.
+func TestRepairCrash(t *testing.T) {
+	distinct := 0
+	for seed := uint64(1); seed <= 25 && !t.Failed(); seed++ {
+		r := newCrashRun(t, seed)
+		if err := r.play(8); err != nil {
+			t.Fatal(err)
+		}
+		files, want := r.files, wholeAgain(t, r, r.files)
+		spoil(t, r.rand, files[0])
+		r.group.Checkpoint()
+		if err := repairAll(r, files); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		var stats crashfile.Stats
+		for s := range r.group.States(crashfile.Options{Exhaustive: 3, Samples: 2, Instants: 30, Seed: seed, Near: changesHeader, Stats: &stats}) {
+			img, err := r.openFiles(s.Files, false)
+			if err != nil {
+				t.Fatalf("seed %d: %v\n%v", seed, err, s)
+			}
+			if !isCorrupt(t, img) && r.options.Version != 2 {
+				err = checkNoCorruption(img, false)
+			}
+			err = errors.Join(err, img.Close())
+			if err == nil && !bytes.Equal(wholeAgain(t, r, s.Files), want) {
+				err = errors.New("the disk holds something else")
+			}
+			if err := errors.Join(err, repairAll(r, s.Files)); err != nil {
+				t.Errorf("seed %d: %v\n%v", seed, err, s)
+				break
+			}
+		}
+		distinct += stats.Distinct
+	}
+	t.Logf("%d distinct states", distinct)
+}
+
+// spoil makes refcounts wrong and marks the image as corrupt.
+func spoil(t *testing.T, r *rand.Rand, f block.File) {
+	t.Helper()
+	var header [104]byte
+	var entry [8]byte
+	err := block.ReadFull(f, header[:], 0)
+	table := int64(binary.BigEndian.Uint64(header[48:]))
+	err = errors.Join(err, block.ReadFull(f, entry[:], table))
+	first := int64(binary.BigEndian.Uint64(entry[:]))
+	for range 1 + r.IntN(4) {
+		_, werr := f.WriteAt([]byte{byte(r.IntN(256))}, first+r.Int64N(32))
+		err = errors.Join(err, werr)
+	}
+	if header[7] == 3 {
+		_, werr := f.WriteAt([]byte{header[79] | 2}, 79)
+		err = errors.Join(err, werr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// repairAll repairs an image and demands that nothing is left to be done.
+func repairAll(r *crashRun, files []*crashfile.File) error {
+	img, err := r.openWith(files, &qcow2.OpenOptions{Writable: true, Repair: true})
+	if err != nil {
+		return err
+	}
+	k, _ := block.As[block.Checker](img)
+	_, err = k.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+	if err := errors.Join(err, img.Close()); err != nil {
+		return err
+	}
+	if img, err = r.openFiles(files, true); err != nil {
+		return err
+	}
+	return errors.Join(checkNoCorruption(img, true), img.Close())
+}
+
+func wholeAgain(t *testing.T, r *crashRun, files []*crashfile.File) []byte {
+	t.Helper()
+	img, err := r.openFiles(files, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	return wholeDisk(t, img)
 }
