@@ -23,7 +23,12 @@ type OpenOptions struct {
 	// which nobody should do who writes to it: a guest chooses what its disk
 	// begins with. A probed image that is raw refuses writes that would make
 	// it look like another format.
-	Format   string
+	Format string
+	// HeadOnly probes as QEMU does, by the beginning of the file. Otherwise a
+	// fixed VHD is known by its end too. That may as well be what a guest has
+	// written to the end of a raw disk, so it is not opened for writing. Images
+	// that another one refers to are always probed as QEMU does.
+	HeadOnly bool
 	Writable bool
 	// Policy opens what the image refers to; nil is Strict{}.
 	Policy block.Policy
@@ -121,9 +126,13 @@ func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 }
 
 func (c *chain) openIn(s source, t Target, o *OpenOptions) (*Image, error) {
-	format, guessed, err := c.formatOf(s.file, o.Format)
+	format, by, err := c.formatOf(s.file, o.Format, o.HeadOnly)
 	if err != nil {
 		return nil, err
+	}
+	if by == byEnd && o.Writable {
+		return nil, block.Errorf(block.ErrRefused, "the file ends like an image of the format %s, and so may a raw disk whose guest has written that; name the format, %[1]s or raw, to write to it",
+			format.Name)
 	}
 	if err := c.mayUse(s.local, t.Path, lockImage(format, o)); err != nil {
 		return nil, err
@@ -139,8 +148,14 @@ func (c *chain) openIn(s source, t Target, o *OpenOptions) (*Image, error) {
 	if c.rules != nil {
 		p.Policy = c.below(s.local, t.Backing)
 	}
-	if guessed {
-		p.LooksLike = func(head []byte) string { return probe(c.formats, head) }
+	if by != named {
+		p.LooksLike = func(head, end []byte, size int64) string {
+			name, by := guess(c.formats, head, end, size)
+			if by == byEnd && o.HeadOnly {
+				return ""
+			}
+			return name
+		}
 	}
 	if err := c.openNamed(&p, t, format, o); err != nil {
 		return nil, err
@@ -186,24 +201,54 @@ func (p *FormatOptions) closeNamed() {
 	}
 }
 
+// knownBy is how the format of a file came to be known.
+type knownBy uint8
+
+const (
+	named  knownBy = iota // it was given
+	byHead                // by the beginning of the file, which may look like none
+	byEnd                 // by its last sector
+)
+
 // formatOf returns the row of the named format or, if none is named, of the one
 // that the file looks like, which is raw if it looks like none.
-func (c *chain) formatOf(f block.File, name string) (format *Format, guessed bool, err error) {
+func (c *chain) formatOf(f block.File, name string, headOnly bool) (format *Format, by knownBy, err error) {
 	if name == "" {
-		guessed = true
-		if name, err = Probe(f, c.formats...); err != nil {
-			return nil, false, err
+		if name, by, err = c.probe(f, headOnly); err != nil {
+			return nil, by, err
 		}
 	}
 	if name == "" || isProtocol(name) {
 		name = rawName
 	}
 	format, err = findFormat(c.formats, name)
-	return format, guessed, err
+	return format, by, err
 }
 
-// probeSize is how much of a file is looked at to tell its format.
-const probeSize = 4 << 10
+// probeSize is how much of the beginning of a file is looked at to tell its
+// format, and endSize how much of its end.
+const (
+	probeSize = 4 << 10
+	endSize   = 512
+)
+
+// probe reads what the format of a file is told by.
+func (c *chain) probe(f block.File, headOnly bool) (string, knownBy, error) {
+	name, err := Probe(f, c.formats...)
+	if name != "" || err != nil || headOnly {
+		return name, byHead, err
+	}
+	size, err := f.Size()
+	if err != nil || size < endSize {
+		return "", byHead, err
+	}
+	end := make([]byte, endSize)
+	if err := block.ReadFull(f, end, size-endSize); err != nil {
+		return "", byHead, err
+	}
+	name, by := guess(c.formats, nil, end, size)
+	return name, by, nil
+}
 
 // Probe returns the name of the format that r begins like, of those given or,
 // without any, of all that are known. It is empty if it looks like none of
@@ -219,6 +264,20 @@ func Probe(r io.ReaderAt, formats ...Format) (string, error) {
 		formats = Formats
 	}
 	return probe(formats, head[:n]), nil
+}
+
+// guess returns what a file of that size is taken for, with that beginning and
+// that end.
+func guess(formats []Format, head, end []byte, size int64) (string, knownBy) {
+	if name := probe(formats, head); name != "" {
+		return name, byHead
+	}
+	for _, f := range formats {
+		if f.ProbeEnd != nil && f.ProbeEnd(end, size) {
+			return f.Name, byEnd
+		}
+	}
+	return "", byHead
 }
 
 func probe(formats []Format, head []byte) string {

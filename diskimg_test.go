@@ -303,6 +303,96 @@ func TestGuessedRawStaysRaw(t *testing.T) {
 	}
 }
 
+// A fixed VHD is known by its end where nothing else can come of it: by who
+// reads the image itself.
+func TestFixedVHDByItsEnd(t *testing.T) {
+	dir := t.TempDir()
+	disk, overlay := filepath.Join(dir, "disk"), filepath.Join(dir, "overlay")
+	settings := map[string]string{"subformat": "fixed", "force_size": "on"}
+	makeImage(t, disk, CreateOptions{Format: "vpc", Options: settings}, 'v')
+	makeImage(t, overlay, CreateOptions{Format: "qcow2", Size: 1<<20 + 512}, 0)
+	for _, c := range []struct {
+		name   string
+		o      OpenOptions
+		format string // empty: refused
+		size   int64
+	}{
+		{"read", OpenOptions{}, "vpc", 1 << 20},
+		{"read as QEMU does", OpenOptions{HeadOnly: true}, "raw", 1<<20 + 512},
+		{"write", OpenOptions{Writable: true}, "", 0},
+		{"write as QEMU does", OpenOptions{Writable: true, HeadOnly: true}, "raw", 1<<20 + 512},
+		{"write what is named", OpenOptions{Writable: true, Format: "vpc"}, "vpc", 1 << 20},
+		{"write what is named raw", OpenOptions{Writable: true, Format: "raw"}, "raw", 1<<20 + 512},
+		{"write to memory", OpenOptions{Writable: true, Snapshot: true}, "qcow2", 1 << 20},
+	} {
+		img, err := Open(disk, &c.o)
+		if c.format == "" {
+			if !errors.Is(err, block.ErrRefused) || !strings.Contains(err.Error(), "name the format") {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(c.name, err)
+		}
+		if img.Format() != c.format || img.Size() != c.size {
+			t.Errorf("%s: %s of %d bytes", c.name, img.Format(), img.Size())
+		}
+		img.Close()
+	}
+	for headOnly, want := range map[bool]string{false: "vpc", true: "raw"} {
+		info, err := Inspect(disk, &InspectOptions{HeadOnly: headOnly})
+		if err != nil || info.Format != want || !info.Guessed {
+			t.Errorf("inspect, head only %v: %q, %v", headOnly, info.Format, err)
+		}
+	}
+	img, err := Open(overlay, &OpenOptions{Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change, _ := block.As[block.BackingChanger](img)
+	if err := errors.Join(change.ChangeBacking("disk", ""), img.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if img, err = Open(overlay, &OpenOptions{Policy: Permissive{}}); err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	if b := img.Backing(); b.Format() != "raw" {
+		t.Errorf("as a backing image: %s", b.Format())
+	}
+}
+
+// A guest can't make a fixed VHD of a disk that was guessed to be raw.
+func TestGuessedRawGetsNoFooter(t *testing.T) {
+	dir := t.TempDir()
+	raw, donor := filepath.Join(dir, "raw"), filepath.Join(dir, "donor")
+	makeImage(t, raw, CreateOptions{Size: 1<<20 + 512}, 0)
+	makeImage(t, donor, CreateOptions{Format: "vpc", Options: map[string]string{"subformat": "fixed", "force_size": "on"}}, 0)
+	b, err := os.ReadFile(donor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	footer := b[1<<20:]
+	for _, c := range []struct {
+		o       OpenOptions
+		refused bool
+	}{{OpenOptions{}, true}, {OpenOptions{HeadOnly: true}, false}, {OpenOptions{Format: "raw"}, false}} {
+		c.o.Writable = true
+		img, err := Open(raw, &c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := img.WriteAt(footer, 1<<20); errors.Is(err, block.ErrRefused) != c.refused || !c.refused && err != nil {
+			t.Errorf("%+v: %v", c.o, err)
+		}
+		if err := img.WriteZeroes(1<<20, 512, 0); err != nil {
+			t.Error(err)
+		}
+		img.Close()
+	}
+}
+
 func TestLocks(t *testing.T) {
 	dir := t.TempDir()
 	base, overlay, raw := filepath.Join(dir, "base"), filepath.Join(dir, "overlay"), filepath.Join(dir, "raw")

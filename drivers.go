@@ -87,7 +87,7 @@ func (c *chain) base(t Target, open opener, o *OpenOptions) (source, error) {
 
 // imageAsFile opens the image whose disk is the file of t.
 func (c *chain) imageAsFile(t Target, o *OpenOptions) (source, error) {
-	inner := &OpenOptions{Format: t.File.Format, Writable: o.Writable, Policy: o.Policy, NoSync: o.NoSync, Repair: false}
+	inner := &OpenOptions{Format: t.File.Format, HeadOnly: true, Writable: o.Writable, Policy: o.Policy, NoSync: o.NoSync, Repair: false}
 	img, err := c.open(*t.File, openLocal, inner)
 	if err != nil {
 		return source{}, err

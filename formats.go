@@ -20,6 +20,9 @@ type Format struct {
 	// Probe scores how much the first bytes of a file look like this format:
 	// 0 not at all, 100 certainly. Nil: it can't be told by looking.
 	Probe func(head []byte) int
+	// ProbeEnd reports whether a file of that size with these last 512 bytes is
+	// of this format, though it begins like none. Nil: nothing there tells.
+	ProbeEnd func(end []byte, size int64) bool
 	// Open opens the image in f, which it owns once it has succeeded.
 	Open func(f block.File, o FormatOptions) (*Image, error)
 	// Inspect describes the image in f without opening anything else.
@@ -70,10 +73,10 @@ type FormatOptions struct {
 	Offset, Size int64
 	// Settings are those of Format.Runtime that are given; nil is none.
 	Settings *Settings
-	// LooksLike names the format that the beginning of a disk would be taken
-	// for, "" for none. It is set if the format was guessed: then a write that
-	// would turn the image into one of another format must be refused.
-	LooksLike func(head []byte) string
+	// LooksLike is that of raw.OpenOptions. It is set if the format was guessed:
+	// then a write that would turn the image into one of another format must be
+	// refused.
+	LooksLike func(head, end []byte, size int64) string
 }
 
 // Formats are the formats that are known, and probed for where that is

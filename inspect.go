@@ -26,6 +26,8 @@ type Info struct {
 // InspectOptions say how to look at an image.
 type InspectOptions struct {
 	Format string // empty: the file is probed
+	// HeadOnly probes as QEMU does, see OpenOptions.
+	HeadOnly bool
 	// ForceShare looks at the image although another process writes it.
 	ForceShare bool
 	// Formats to know of; nil is the package's table.
@@ -60,7 +62,7 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 	}
 	f := s.file
 	defer f.Close()
-	format, guessed, err := c.formatOf(f, cmp.Or(o.Format, t.Format))
+	format, by, err := c.formatOf(f, cmp.Or(o.Format, t.Format), o.HeadOnly)
 	if err != nil {
 		return Info{}, err
 	}
@@ -84,7 +86,7 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 		}
 		d.VirtualSize = img.Size()
 	}
-	info := Info{Description: d, Path: t.Path, Name: t.Name(), DiskSize: -1, Guessed: guessed}
+	info := Info{Description: d, Path: t.Path, Name: t.Name(), DiskSize: -1, Guessed: by != named}
 	if a, ok := f.(block.AllocatedSizer); ok {
 		if n, err := a.AllocatedSize(); err == nil {
 			info.DiskSize = n

@@ -194,7 +194,7 @@ func (c *chain) openImage(ref block.Ref) (*Image, error) {
 	if c.next != nil {
 		t = c.next.over(t)
 	}
-	o := &OpenOptions{Format: t.Format}
+	o := &OpenOptions{Format: t.Format, HeadOnly: true}
 	if c.writable > 0 && len(c.above) == c.writable {
 		o.Writable, o.NoSync = true, c.noSync
 	}

@@ -16,11 +16,12 @@ import (
 )
 
 var vpcFormat = Format{
-	Name:    "vpc",
-	Probe:   probeVPC,
-	Open:    openVPC,
-	Inspect: vhd.Inspect,
-	Create:  createVPC,
+	Name:     "vpc",
+	Probe:    probeVPC,
+	ProbeEnd: vhd.ProbeEnd,
+	Open:     openVPC,
+	Inspect:  vhd.Inspect,
+	Create:   createVPC,
 	Options: []Option{
 		{Name: "size", Type: Size, Help: "Virtual disk size"},
 		{Name: "subformat", Help: "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} "},

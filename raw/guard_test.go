@@ -12,10 +12,12 @@ import (
 	"github.com/diskimg/diskimg/storage"
 )
 
-// looksLike knows a magic at the start, one further in, and one that needs
-// zeros.
-func looksLike(head []byte) string {
+// looksLike knows a magic at the start, one further in, one that needs zeros,
+// and one at the end of disks of a size.
+func looksLike(head, end []byte, size int64) string {
 	switch {
+	case size == 64<<10 && bytes.HasPrefix(end, []byte("END")):
+		return "ended"
 	case bytes.HasPrefix(head, []byte("QFI\xfb")):
 		return "qcow2"
 	case len(head) >= 68 && bytes.Equal(head[64:68], []byte{0x7f, 0x10, 0xda, 0xbe}):
@@ -53,6 +55,9 @@ func TestGuard(t *testing.T) {
 		{"data", "QF", write("X\xfb", 2), ""},
 		{"elsewhere", "", write("QFI\xfb", 512), ""},
 		{"behind the head", "", write("QFI\xfb", 8192), ""},
+		{"end", "", write("END", 64<<10-512), "ended"},
+		{"end of a long write", "", write(strings.Repeat("x", 9000-512)+"END"+strings.Repeat("x", 509), 64<<10-9000), "ended"},
+		{"not at the end", "", write("END", 64<<10-1024), ""},
 	} {
 		img := probed(t, 64<<10)
 		if err := write(c.before, 0)(img); err != nil {
@@ -84,6 +89,21 @@ func write(s string, off int64) func(*block.Image) error {
 	}
 }
 
+// What is in the middle of a disk must not become an end that tells a format.
+func TestGuardShrink(t *testing.T) {
+	img := probed(t, 96<<10)
+	if err := write("END", 64<<10-512)(img); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := block.As[block.Resizer](img)
+	if err := r.Resize(64<<10, block.ResizeOptions{Shrink: true}); !errors.Is(err, block.ErrRefused) || img.Size() != 96<<10 {
+		t.Errorf("shrunk to an end: %v, %d bytes", err, img.Size())
+	}
+	if err := r.Resize(60<<10, block.ResizeOptions{Shrink: true}); err != nil || img.Size() != 60<<10 {
+		t.Errorf("shrunk: %v, %d bytes", err, img.Size())
+	}
+}
+
 // A disk smaller than the head is guarded as well, and an image that was named
 // as raw is not.
 func TestGuardEnds(t *testing.T) {
@@ -98,6 +118,9 @@ func TestGuardEnds(t *testing.T) {
 	img = probed(t, 64<<10)
 	if n, err := img.CopyFrom(memory(t, []byte("QFI\xfb")), 0, 0, 4); n != 0 || !errors.Is(err, block.ErrUnsupported) {
 		t.Errorf("copy to the head: %d, %v", n, err)
+	}
+	if n, err := img.CopyFrom(memory(t, []byte("END")), 0, 64<<10-512, 3); n != 0 || !errors.Is(err, block.ErrUnsupported) {
+		t.Errorf("copy to the end: %d, %v", n, err)
 	}
 }
 
@@ -115,7 +138,7 @@ func TestGuardConcurrent(t *testing.T) {
 		if _, err := img.ReadAt(head, 0); err != nil {
 			t.Fatal(err)
 		}
-		if format := looksLike(head); format != "" {
+		if format := looksLike(head, nil, 0); format != "" {
 			t.Fatalf("the disk looks like %s", format)
 		}
 	}

@@ -25,13 +25,14 @@ type OpenOptions struct {
 	// Size is that of the disk, in bytes, a multiple of 512; 0: to the end of
 	// the file, rounded up to a sector.
 	Size int64
-	// LooksLike, if not nil, names the format that the beginning of a disk
-	// (4 KiB, or all of a smaller one) would be taken for, "" for none. Writes
-	// that would make it a name are refused with block.ErrRefused. It belongs
-	// to an image whose format was probed: else a guest could write itself the
-	// header of an image that names any file of the host, and have that opened
-	// the next time. Called by one goroutine at a time.
-	LooksLike func(head []byte) string
+	// LooksLike, if not nil, names the format that a disk of size bytes with
+	// this beginning (4 KiB, or all of a smaller one) and this last sector would
+	// be taken for, "" for none. What would make it a name is refused with
+	// block.ErrRefused. It belongs to an image whose format was probed: else a
+	// guest could write itself the header of an image that names any file of
+	// the host, and have that opened the next time. Called by one goroutine at
+	// a time.
+	LooksLike func(head, end []byte, size int64) string
 	// NoSync makes Flush and Close sync nothing: fast, and after a power cut
 	// the image is lost. For images that are made in one go and can be made
 	// again.
@@ -88,10 +89,10 @@ type disk struct {
 	noSync bool
 	events block.EventSink // nil if nobody wants to know
 
-	looksLike func([]byte) string   // nil: the format is known to be raw
-	head      sync.Mutex            // held over writes to the head, if looksLike is set
-	unsynced  atomic.Bool           // something was written after the last flush began
-	lost      atomic.Pointer[error] // set once, by a sync that failed
+	looksLike func(head, end []byte, size int64) string // nil: the format is known to be raw
+	edges     sync.Mutex                                // held over writes to head and end, if looksLike is set
+	unsynced  atomic.Bool                               // something was written after the last flush began
+	lost      atomic.Pointer[error]                     // set once, by a sync that failed
 }
 
 var (
@@ -136,7 +137,7 @@ func (d *disk) Events() block.EventSink { return d.events }
 func (d *disk) ReadSpecial(block.Extent, []byte, int64) error { return block.ErrUnsupported }
 
 func (d *disk) WriteAt(p []byte, off int64) error {
-	return d.guarded(off, func(head []byte) { copy(head, p) }, func() error {
+	return d.guarded(change{off, int64(len(p)), p}, func() error {
 		if d.events != nil {
 			d.events.Event(block.EventWriteAIO)
 		}
@@ -146,7 +147,7 @@ func (d *disk) WriteAt(p []byte, off int64) error {
 }
 
 func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
-	return d.guarded(off, zeroed(n), func() error {
+	return d.guarded(change{off, n, nil}, func() error {
 		if flags&block.MayUnmap != 0 {
 			if err := block.PunchHole(d.f, d.offset+off, n); !errors.Is(err, block.ErrUnsupported) {
 				return err
@@ -157,7 +158,7 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 }
 
 func (d *disk) Discard(off, n int64) error {
-	return d.guarded(off, zeroed(n), func() error {
+	return d.guarded(change{off, n, nil}, func() error {
 		if err := block.PunchHole(d.f, d.offset+off, n); !errors.Is(err, block.ErrUnsupported) {
 			return err
 		}
@@ -169,7 +170,7 @@ func (d *disk) Discard(off, n int64) error {
 // look at.
 func (d *disk) CopyFrom(src block.File, srcOff, off, n int64) (int64, error) {
 	c, ok := d.f.(block.RangeCopier)
-	if !ok || d.looksLike != nil && off < headSize {
+	if !ok || d.touchesEdge(change{off: off, n: n}) {
 		return 0, block.ErrUnsupported
 	}
 	d.unsynced.Store(true)

@@ -24,6 +24,13 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	case o.Preallocation == block.PreallocMetadata:
 		return block.Unsupportedf("Unsupported preallocation mode: %s", o.Preallocation)
 	}
+	if d.looksLike != nil {
+		d.edges.Lock()
+		defer d.edges.Unlock()
+		if err := d.staysRaw(change{}, roundUp(size)); err != nil {
+			return err
+		}
+	}
 	d.unsynced.Store(true)
 	if err := d.resizeFile(now, size, o.Preallocation); err != nil {
 		return errors.Join(err, d.f.Truncate(d.offset+now))

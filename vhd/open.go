@@ -54,6 +54,18 @@ type OpenOptions struct {
 // of fixed size can't be told by its beginning.
 func Probe(head []byte) bool { return isFooter(head) }
 
+// ProbeEnd reports whether a file of size bytes that ends with these 512 is a
+// fixed VHD. It has to say of itself that the disk is all that comes before the
+// footer, so that a disk that is taken for one by mistake loses no other byte.
+func ProbeEnd(end []byte, size int64) bool {
+	foot, err := parseFooter(end)
+	if err != nil || foot.kind != Fixed || foot.dataOffset != nowhere || foot.current != uint64(size-footerSize) {
+		return false
+	}
+	n, err := foot.size()
+	return err == nil && n == size-footerSize
+}
+
 // Open opens the image in f. The image owns f once Open has succeeded.
 func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 	if o == nil {

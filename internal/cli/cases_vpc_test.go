@@ -112,3 +112,30 @@ func TestReproducible(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A fixed VHD is known without its format being named, but not to qemu-img, and
+// not to be written to.
+func TestFixedVHD(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if r := run(t, "diskimg", "create", "-f", "vpc", "-o", "subformat=fixed,force_size=on", "disk", "1M"); r.code != 0 {
+		t.Fatal(r)
+	}
+	for _, c := range []struct {
+		args, stdout, stderr string
+	}{
+		{args: "diskimg info disk", stdout: "file format: vpc\nvirtual size: 1 MiB (1048576 bytes)"},
+		{args: "qemu-img info disk", stdout: "file format: raw\nvirtual size: 1 MiB (1049088 bytes)"},
+		{args: "diskimg convert -O raw disk new", stdout: ""},
+		{args: "diskimg compare -f raw -F raw new disk", stdout: "Warning: Image size mismatch!\n"},
+		{args: "diskimg resize disk 2M", stderr: "diskimg: Could not open 'disk': the file ends like an image of the format vpc, " +
+			"and so may a raw disk whose guest has written that; name the format, vpc or raw, to write to it\n"},
+		{args: "diskimg resize -f vpc disk 2M", stdout: "Image resized.\n"},
+		{args: "qemu-img resize disk 3M", stdout: "Image resized.\n"},
+		{args: "diskimg info disk", stdout: "file format: raw\n"},
+	} {
+		r := run(t, strings.Fields(c.args)...)
+		if !strings.Contains(r.stdout, c.stdout) || r.stderr != c.stderr && c.stderr != "" || (r.code != 0) != (c.stderr != "" || strings.Contains(c.stdout, "mismatch")) {
+			t.Errorf("%s: %+v", c.args, r)
+		}
+	}
+}

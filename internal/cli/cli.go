@@ -182,6 +182,9 @@ func (sh *shell) runVerb(v *verb, args []string) error {
 	if w, ok := c.(interface{ wipe() }); ok {
 		defer w.wipe()
 	}
+	if i, ok := c.(interface{ seeEnds() }); ok && !sh.emulate {
+		i.seeEnds()
+	}
 	args, err := getopt(append(sh.allowed(v, c.options()), helpOption), args, false)
 	if err == errHelp {
 		return sh.helpVerb(v)

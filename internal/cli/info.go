@@ -74,7 +74,7 @@ func (c *infoCommand) collect(name string) ([]diskimg.Info, error) {
 	var seen fileSet
 	imageOpts, format := c.imageOpts, c.format
 	for {
-		info, err := c.inspect(name, format, imageOpts)
+		info, err := c.inspect(name, format, imageOpts, len(list) > 0)
 		if err != nil {
 			return nil, err
 		}
@@ -91,12 +91,12 @@ func (c *infoCommand) collect(name string) ([]diskimg.Info, error) {
 	}
 }
 
-func (c *infoCommand) inspect(name, format string, imageOpts bool) (diskimg.Info, error) {
+func (c *infoCommand) inspect(name, format string, imageOpts, below bool) (diskimg.Info, error) {
 	t, err := target(name, imageOpts)
 	if err != nil {
 		return diskimg.Info{}, openError(name, err)
 	}
-	info, err := t.Inspect(&diskimg.InspectOptions{Format: format, ForceShare: c.share})
+	info, err := t.Inspect(&diskimg.InspectOptions{Format: format, ForceShare: c.share, HeadOnly: below || !c.ends})
 	if err != nil {
 		return info, openError(name, err)
 	}

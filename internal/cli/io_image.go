@@ -63,7 +63,7 @@ func (o *ioOpening) open(p diskimg.Passphrase) (*diskimg.Image, error) {
 		return nil, err
 	}
 	img, err := o.target.Open(&diskimg.OpenOptions{
-		Format: o.format, Policy: permissive, ForceShare: o.share, Snapshot: o.snapshot && !o.readOnly,
+		Format: o.format, HeadOnly: true, Policy: permissive, ForceShare: o.share, Snapshot: o.snapshot && !o.readOnly,
 		Writable: !o.readOnly, NoSync: o.cache == "unsafe", CopyOnRead: o.copyOnRead, Passphrase: p,
 	})
 	if err != nil {

@@ -22,7 +22,11 @@ type input struct {
 	imageOpts bool
 	share     bool
 	objects   objects
+	ends      bool // a format may be known by the end of a file
 }
+
+// seeEnds has the images be probed in a way that qemu-img does not know.
+func (i *input) seeEnds() { i.ends = true }
 
 func (i *input) options() []option {
 	return []option{
@@ -50,7 +54,7 @@ func (i *input) open(name string, o diskimg.OpenOptions) (*diskimg.Image, error)
 	if o.Format == "" {
 		o.Format = i.format
 	}
-	o.Policy, o.ForceShare, o.Passphrase = permissive, i.share, i.objects.passphrase
+	o.Policy, o.ForceShare, o.Passphrase, o.HeadOnly = permissive, i.share, i.objects.passphrase, !i.ends
 	t, err := target(name, i.imageOpts)
 	if err != nil {
 		return nil, openError(name, err)

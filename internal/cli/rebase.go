@@ -124,7 +124,7 @@ func (c *rebaseCommand) openBacking(img *diskimg.Image, o job.RebaseOptions) (*d
 	if err != nil {
 		return nil, err
 	}
-	return t.Open(&diskimg.OpenOptions{Format: o.Format, Policy: permissive, ForceShare: c.share})
+	return t.Open(&diskimg.OpenOptions{Format: o.Format, HeadOnly: true, Policy: permissive, ForceShare: c.share})
 }
 
 // word tells what kept the overlay from being rebased.
