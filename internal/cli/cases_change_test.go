@@ -26,6 +26,7 @@ var snapshotLines = []string{
 	"snapshot -c x q", "snapshot -c '' q", "snapshot -c x raw", "snapshot -c x missing", "snapshot -c x old", "snapshot -c x ext", "snapshot -c x datafile", "snapshot -c x zero", "snapshot -c x over2", "snapshot -c x compressed", "snapshot -c x zstd", "snapshot -c first snaps", "snapshot -c x -U q", "snapshot -q -c x q", "snapshot -c x corrupt", "snapshot -c x onebit", "snapshot -c x orphan", "snapshot -c x text",
 	"snapshot -c " + long + " q", "snapshot -c x resized",
 	"snapshot -a first snaps", "snapshot -a 1 snaps", "snapshot -a 2 snaps", "snapshot -a 'a second one' snaps", "snapshot -a nope snaps", "snapshot -a x raw", "snapshot -a x missing", "snapshot -a x datafile", "snapshot -a small resized", "snapshot -a 2 resized", "snapshot -a large resized", "snapshot -a x q", "snapshot -a '' q", "snapshot -q -a first snaps",
+	"snapshot -a 1 amb", "snapshot -a 2 amb", "snapshot -a dup amb", "snapshot -a 4 amb", "snapshot -a snapshot.id=1 amb", "snapshot -d 1 amb", "snapshot -d 2 amb", "snapshot -d dup amb", "snapshot -c 4 amb", "snapshot -c dup amb",
 	"snapshot -d first snaps", "snapshot -d 1 snaps", "snapshot -d 'a second one' snaps", "snapshot -d nope snaps", "snapshot -d x raw", "snapshot -d x datafile", "snapshot -d small resized", "snapshot -d 2 resized", "snapshot -d x q", "snapshot -q -d first snaps", "snapshot -U -d first snaps",
 }
 

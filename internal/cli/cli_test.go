@@ -446,3 +446,32 @@ func TestConvertOverDeeperImage(t *testing.T) {
 		}
 	}
 }
+
+// Called as diskimg, nothing is done by a name that two snapshots have.
+func TestAmbiguousSnapshot(t *testing.T) {
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "disk")
+	for _, args := range [][]string{{"create", "-f", "qcow2", disk, "1M"}, {"snapshot", "-c", "2", disk}, {"snapshot", "-c", "a", disk}, {"snapshot", "-c", "a", disk}} {
+		if r := run(t, append([]string{"diskimg"}, args...)...); r.code != 0 {
+			t.Fatalf("%v: %s", args, r.stderr)
+		}
+	}
+	for _, c := range []struct {
+		args string
+		ok   bool
+	}{
+		{"convert -l a disk new", false}, {"convert -l snapshot.name=a disk new", false}, {"convert -l 2 disk new", true},
+		{"convert -l snapshot.name=a,snapshot.id=3 disk new", true}, {"snapshot -a a disk", false}, {"snapshot -d a disk", false},
+		{"snapshot -a 3 disk", true}, {"snapshot -d 3 disk", true}, {"snapshot -d a disk", true},
+	} {
+		args := strings.Fields(c.args)
+		for i, a := range args {
+			if a == "disk" || a == "new" {
+				args[i] = filepath.Join(dir, a)
+			}
+		}
+		if r := run(t, append([]string{"diskimg"}, args...)...); c.ok != (r.code == 0) || !c.ok && !strings.Contains(r.stderr, "have") {
+			t.Errorf("%s: %d, %s", c.args, r.code, r.stderr)
+		}
+	}
+}

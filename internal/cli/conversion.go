@@ -42,7 +42,7 @@ func (v *conversion) openSources(names []string) error {
 			return err
 		}
 		v.opened = append(v.opened, img)
-		if img, err = snapshotOf(img, v.snapshot); err != nil {
+		if img, err = v.sh.snapshotOf(img, &v.snapshot); err != nil {
 			return err
 		}
 		v.sources = append(v.sources, img)
@@ -52,63 +52,86 @@ func (v *conversion) openSources(names []string) error {
 }
 
 // snapshotChoice tells which internal snapshot -l asks for.
-type snapshotChoice func(block.Snapshot) bool
+type snapshotChoice struct {
+	given    bool
+	idOrName string // empty if there are both or either
+	id, name *string
+	bare     []string // parameters without a value
+}
 
 // snapshotOf returns the internal snapshot that is wanted, or if none is the
 // image itself.
-func snapshotOf(img *diskimg.Image, wanted snapshotChoice) (*diskimg.Image, error) {
-	if wanted == nil {
+func (sh *shell) snapshotOf(img *diskimg.Image, wanted *snapshotChoice) (*diskimg.Image, error) {
+	if !wanted.given {
 		return img, nil
 	}
-	snapshot, err := findSnapshot(img, wanted)
+	snapshot, err := wanted.open(img, sh.emulate)
 	if err != nil {
 		return nil, &sentence.Error{Text: "Failed to load snapshot: " + sentence.Of(err), Err: err}
 	}
 	return snapshot, nil
 }
 
-func findSnapshot(img *diskimg.Image, wanted snapshotChoice) (*diskimg.Image, error) {
+// open opens the snapshot. Of several that it may be it is the first if that is
+// wanted, as qemu-img has it.
+func (c *snapshotChoice) open(img *diskimg.Image, first bool) (*diskimg.Image, error) {
 	opener, ok := block.As[block.SnapshotOpener](img)
 	if !ok {
 		return nil, failf("Block format '%s' used by device '' does not support temporarily loading internal snapshots", img.Format())
 	}
-	lister, ok := block.As[block.SnapshotLister](img)
-	if !ok {
-		return nil, failf("Can't find snapshot")
-	}
-	list, err := lister.Snapshots()
+	list, err := snapshotsOf(img)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(list, wanted)
-	if i < 0 {
+	list = slices.DeleteFunc(list, func(s block.Snapshot) bool { return !c.matches(s) })
+	switch {
+	case len(list) == 0:
 		return nil, failf("Can't find snapshot")
+	case len(list) > 1 && !first && c.id == nil && !slices.ContainsFunc(list, func(s block.Snapshot) bool { return s.ID == c.idOrName }):
+		return nil, failf("several snapshots have that name; take the ID")
 	}
-	return opener.OpenSnapshot(list[i].ID)
+	if i := slices.IndexFunc(list, func(s block.Snapshot) bool { return s.ID == c.idOrName }); i >= 0 {
+		list = list[i:]
+	}
+	return opener.OpenSnapshot(list[0].ID)
+}
+
+func (c *snapshotChoice) matches(s block.Snapshot) bool {
+	if c.id == nil && c.name == nil {
+		return s.ID == c.idOrName || s.Name == c.idOrName
+	}
+	return (c.id == nil || *c.id == s.ID) && (c.name == nil || *c.name == s.Name)
 }
 
 // set reads the argument of -l: an ID or a name, or
 // snapshot.id=ID,snapshot.name=NAME.
-func (c *snapshotChoice) set(arg string) (err error) {
-	*c, err = parseSnapshot(arg)
-	return err
+func (c *snapshotChoice) set(arg string) error {
+	*c = snapshotChoice{given: true}
+	if !strings.HasPrefix(arg, "snapshot.") {
+		c.idOrName = arg
+		return nil
+	}
+	for _, p := range splitOptions(arg) {
+		switch p.key {
+		case "snapshot.id":
+			c.id = &p.value
+		case "snapshot.name":
+			c.name = &p.value
+		default:
+			return messages{"Invalid parameter '" + p.key + "'", "Failed in parsing snapshot param '" + arg + "'"}
+		}
+		if p.bare {
+			c.bare = append(c.bare, p.key)
+		}
+	}
+	return nil
 }
 
-func parseSnapshot(arg string) (snapshotChoice, error) {
-	if !strings.HasPrefix(arg, "snapshot.") {
-		return func(s block.Snapshot) bool { return s.ID == arg || s.Name == arg }, nil
+// warn says of parameters without a value that they should have one.
+func (c *snapshotChoice) warn(sh *shell) {
+	for _, key := range c.bare {
+		sh.warn("short-form boolean option '%s' deprecated\nPlease use %[1]s=on instead", key)
 	}
-	given := map[string]string{}
-	for _, p := range splitOptions(arg) {
-		if p.key != "snapshot.id" && p.key != "snapshot.name" {
-			return nil, messages{"Invalid parameter '" + p.key + "'", "Failed in parsing snapshot param '" + arg + "'"}
-		}
-		given[p.key] = p.value
-	}
-	matches := func(key, value string) bool { want, ok := given[key]; return !ok || want == value }
-	return func(s block.Snapshot) bool {
-		return matches("snapshot.id", s.ID) && matches("snapshot.name", s.Name)
-	}, nil
 }
 
 // intoExisting copies into an image that is there.

@@ -69,6 +69,7 @@ func (c *convertCommand) options() []option {
 }
 
 func (c *convertCommand) run(sh *shell, args []string) error {
+	c.snapshot.warn(sh)
 	if c.cloud != "" {
 		if err := c.applyCloud(); err != nil {
 			return err
@@ -141,7 +142,7 @@ func (c *convertCommand) check(sh *shell, args []string) error {
 		return failf("-o has no effect when skipping image creation")
 	case len(args) < 2:
 		return bareUsageError("Must specify image file name")
-	case len(args) > 2 && c.snapshot != nil:
+	case len(args) > 2 && c.snapshot.given:
 		return failf("No support for concatenating multiple snapshot")
 	case c.skipBroken && !c.bitmaps:
 		return failf("Use of --skip-broken-bitmaps requires --bitmaps")

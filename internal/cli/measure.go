@@ -42,6 +42,7 @@ func (c *measureCommand) options() []option {
 }
 
 func (c *measureCommand) run(sh *shell, args []string) error {
+	c.snapshot.warn(sh)
 	if err := c.parse(sh); err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (c *measureCommand) check(args []string) (json bool, err error) {
 		return false, bareUsageError("At most one filename argument is allowed.")
 	case len(args) == 1 && c.sizeArg != nil:
 		return false, bareUsageError("--size N cannot be used together with a filename.")
-	case len(args) == 0 && (c.imageOpts || c.format != "" || c.snapshot != nil):
+	case len(args) == 0 && (c.imageOpts || c.format != "" || c.snapshot.given):
 		return false, bareUsageError("--image-opts, -f, and -l require a filename argument.")
 	case len(args) == 0 && c.sizeArg == nil:
 		return false, bareUsageError("Either --size N or one filename must be specified.")
@@ -101,7 +102,7 @@ func (c *measureCommand) content(sh *shell, img *diskimg.Image) (*diskimg.Conten
 		}
 		content.Bitmaps, content.HasBitmaps = list, err == nil
 	}
-	img, err := snapshotOf(img, c.snapshot)
+	img, err := sh.snapshotOf(img, &c.snapshot)
 	if err != nil {
 		return nil, err
 	}
