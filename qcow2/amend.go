@@ -3,7 +3,6 @@ package qcow2
 import (
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"math/bits"
 	"slices"
 
@@ -306,7 +305,7 @@ func (d *disk) allTables(records []snapshotRecord) ([]hostOff, error) {
 	for i := range records {
 		view, err := d.viewOf(&records[i])
 		if err != nil {
-			return nil, fmt.Errorf("snapshot %q: %w", records[i].id, err)
+			return nil, err
 		}
 		list = append(list, view.l1...)
 	}

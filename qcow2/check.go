@@ -3,9 +3,11 @@ package qcow2
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"syscall"
 
 	"github.com/diskimg/diskimg/block"
 )
@@ -23,6 +25,7 @@ type checker struct {
 	refs     *refMap
 	reftable []uint64
 	fileSize int64
+	named    int64 // end of refcount blocks that were not counted, in clusters
 	outside  int64 // end of what is referred to behind the end of the file
 	// Bytes of the L1 tables of snapshots and of the tables of bitmaps.
 	snapshotL1, bitmapTables int64
@@ -36,7 +39,12 @@ type checker struct {
 	// too high, those of them without a refcount block, wrong COPIED flags,
 	// refcount blocks that can't be where they are said to be.
 	tooLow, tooHigh, missing, badFlags, badBlocks int64
-	lost                                          int64 // of tooLow: those that count as free
+	// … and entries that set space aside where none can be.
+	misplaced []hostOff
+	lost      int64 // of tooLow: those that count as free
+	// fixesFlags: COPIED flags are set right, as any repair does that leaves
+	// everything else right.
+	fixesFlags bool
 	// What it can't: clusters of metadata that something else claims.
 	overlaps int64
 	// inPlace has refcounts of 0 mended where they are.
@@ -234,8 +242,15 @@ func (k *checker) countSnapshots() error {
 // countSnapshot counts the L1 table of a snapshot and what it leads to.
 func (k *checker) countSnapshot(i int, s *snapshotRecord) error {
 	n := int64(s.l1Size) * 8
-	if !k.d.validL1(s) {
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not cluster aligned or not in the file; snapshot table entry corrupted (entry %d)", s.id, s.name, s.l1Offset, i)
+	switch err := k.d.checkL1(s); {
+	case errors.Is(err, syscall.EFBIG):
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_size=%#x: L1 table is too large; snapshot table entry corrupted", s.id, s.name, s.l1Size)
+		return nil
+	case err != nil:
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not cluster aligned; snapshot table entry corrupted", s.id, s.name, s.l1Offset)
+		return nil
+	case !k.d.validL1(s):
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not in the file; snapshot table entry corrupted", s.id, s.name, s.l1Offset)
 		return nil
 	}
 	// Tables that are each their own are not longer than the file.
@@ -285,10 +300,13 @@ func (k *checker) countTables() error {
 	data := make([]byte, k.d.geo.clusterSize)
 	done := int64(0)
 	return k.eachTable(func(at hostOff, times, active uint32) error {
+		if int64(at) >= k.fileSize {
+			return k.ctx.Err() // which has been found
+		}
 		if err := k.d.readWholeL2(data, at); err != nil {
 			k.find(block.CheckFailure, "ERROR: I/O error in check_refcounts_l2: %v", err)
 		} else {
-			k.countL2(data, times, active > 0)
+			k.countL2(data, at, times, active > 0)
 		}
 		done += int64(times)
 		if k.o.Progress != nil {
@@ -313,9 +331,9 @@ func (k *checker) eachTable(f func(at hostOff, times, active uint32) error) erro
 	return nil
 }
 
-// countL2 counts what an L2 table refers to that is itself referred to several
-// times.
-func (k *checker) countL2(data []byte, times uint32, active bool) {
+// countL2 counts what the L2 table at table refers to, which is itself referred to
+// several times.
+func (k *checker) countL2(data []byte, table hostOff, times uint32, active bool) {
 	g := &k.d.geo
 	var next hostOff // where an unfragmented image would go on
 	for at := 0; at < len(data); at += 1 << g.entryBits {
@@ -323,6 +341,10 @@ func (k *checker) countL2(data []byte, times uint32, active bool) {
 		switch {
 		case e.compressed():
 			k.countCompressed(e, times, active)
+		case k.o.FixCorruptions && g.setAside(e) && g.unaligned(e):
+			k.misplaced = append(k.misplaced, table+hostOff(at))
+			k.res.Corruptions++
+			k.fixing(block.Corruption, "Repairing offset=%x: Preallocated cluster is not properly aligned; L2 entry corrupted.", int64(e.host()))
 		case e.host() != 0 || k.d.external && e.copied():
 			k.countCluster(e, &next, times, active)
 		case e.desc&g.reservedL2() != 0:
@@ -373,9 +395,9 @@ func (k *checker) countCluster(e l2Entry, next *hostOff, times uint32, active bo
 		}
 		*next = host + hostOff(g.clusterSize)
 	}
-	if int64(host)&(g.clusterSize-1) != 0 {
+	if g.unaligned(e) {
 		what := "Data"
-		if g.extended && e.bitmap&allAllocated == 0 || !g.extended && e.desc&flagZero != 0 {
+		if g.setAside(e) {
 			what = "Preallocated"
 		}
 		k.find(block.Corruption, "ERROR offset=%x: %s cluster is not properly aligned; L2 entry corrupted.", int64(host), what)
@@ -422,9 +444,12 @@ func (k *checker) countRefblock(i int) bool {
 	g := &k.d.geo
 	entry := k.reftable[i]
 	off := entry &^ reftableReserved
-	good := entry&reftableReserved == 0
-	if !good {
+	if entry&reftableReserved != 0 {
 		k.find(block.Corruption, "ERROR refcount table entry %d has reserved bits set", i)
+		if off < uint64(k.fileSize) {
+			k.named = max(k.named, int64(off>>g.clusterBits)+1)
+		}
+		return false
 	}
 	switch {
 	case off&uint64(g.clusterSize-1) != 0:
@@ -444,5 +469,5 @@ func (k *checker) countRefblock(i int) bool {
 		k.reftable[i] = 0
 		return false
 	}
-	return good
+	return true
 }

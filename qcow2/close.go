@@ -1,6 +1,10 @@
 package qcow2
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/diskimg/diskimg/block"
+)
 
 // Closing: everything that waits to be written, then the files.
 
@@ -16,6 +20,9 @@ func (d *disk) Close() error {
 	}
 	if d.writable && err == nil {
 		err = d.markClean()
+	}
+	if d.used.Load() && d.unflushed != nil {
+		err = errors.Join(err, block.Errorf(block.ErrCorrupt, "Failed to flush the refcount block cache: %w", d.unflushed))
 	}
 	return errors.Join(err, d.closeReferred(), d.file.Close())
 }

@@ -182,12 +182,13 @@ func (k *checker) miscount(s block.Severity, format string, c int64, have, want 
 // compareFlags holds the COPIED flags of the active tables against the
 // refcounts. Those that will be mended are reported then.
 func (k *checker) compareFlags() error {
+	k.fixesFlags = k.o.FixCorruptions || k.o.FixLeaks && k.res.Errors+k.res.Corruptions == 0
 	return k.eachFlag(func(f flag) error {
 		have := k.counts(f.cluster)
 		switch {
 		case have == 1 == f.copied():
 			return nil
-		case k.fixesFlags():
+		case k.fixesFlags:
 			k.res.Corruptions++
 		default:
 			k.find(block.Corruption, "ERROR OFLAG_COPIED %s refcount=%d", f, have)
@@ -195,12 +196,6 @@ func (k *checker) compareFlags() error {
 		k.badFlags++
 		return nil
 	})
-}
-
-// fixesFlags reports whether a repair sets COPIED flags right: any repair does
-// that leaves the refcounts right.
-func (k *checker) fixesFlags() bool {
-	return k.o.FixCorruptions || k.o.FixLeaks && k.tooLow+k.badBlocks == 0
 }
 
 // flag is an entry of an active table that names a cluster.

@@ -86,6 +86,19 @@ func (g *geometry) l2Index(off guestOff) int64 {
 	return int64(off) >> g.clusterBits & (1<<g.l2Bits - 1)
 }
 
+// unaligned reports whether an entry, not of a compressed cluster, leads to a place
+// where no cluster can be.
+func (g *geometry) unaligned(e l2Entry) bool { return int64(e.host())&(g.clusterSize-1) != 0 }
+
+// setAside reports whether the space that an entry, not of a compressed cluster,
+// leads to holds no data.
+func (g *geometry) setAside(e l2Entry) bool {
+	if g.extended {
+		return e.bitmap&allAllocated == 0
+	}
+	return g.v3 && e.desc&flagZero != 0
+}
+
 // maxRefcount is the largest value of a refcount of this width.
 func (g *geometry) maxRefcount() uint64 { return 1<<(1<<g.refOrder) - 1 }
 

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -119,6 +120,13 @@ func (h *hostile) tryWriting(t *testing.T, f *forge) {
 		}
 		return
 	}
+	if h.keeps != "" {
+		within(t, "writing", func() { h.refusesWrites(t, img) })
+		if !bytes.Equal(contentOf(t, file), f.b) {
+			t.Error("the file has changed")
+		}
+		return
+	}
 	within(t, "writing", func() {
 		if _, err := img.WriteAt(seedData(0, 8192), 0); err != nil {
 			t.Errorf("writing: %v", err)
@@ -127,6 +135,21 @@ func (h *hostile) tryWriting(t *testing.T, f *forge) {
 			t.Errorf("closing: %v", err)
 		}
 	})
+}
+
+// refusesWrites has an image say why nothing can be written.
+func (h *hostile) refusesWrites(t *testing.T, img *block.Image) {
+	_, err := img.WriteAt(seedData(0, 8192), 0)
+	refused(t, "writing", err, block.ErrBroken, h.keeps)
+	if s, ok := block.As[block.Snapshotter](img); ok {
+		_, err := s.CreateSnapshot(block.Snapshot{Name: "new"})
+		if err == nil {
+			t.Error("a snapshot has been made")
+		}
+	}
+	if err := img.Close(); !errors.Is(err, block.ErrBroken) {
+		t.Errorf("closing: %v", err)
+	}
 }
 
 func TestHostileHeadersByQEMU(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/qemu"
+	"github.com/diskimg/diskimg/internal/zero"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/storage"
 )
@@ -376,5 +377,38 @@ func TestRebuildBesideOldRefcounts(t *testing.T) {
 		if !switched || f.u64(hReftableOffset) == old {
 			t.Fatal("the refcounts were not made anew")
 		}
+	}
+}
+
+// A zero cluster keeps its zeros when the space that it has set aside can't be
+// where it is said to be.
+func TestRepairOfMisplacedZeros(t *testing.T) {
+	for _, s := range []struct {
+		seed string
+		edit func(f *forge)
+	}{
+		{"v3", func(f *forge) { f.or64(f.l2(0), 512|1) }},
+		{"sub", func(f *forge) { f.or64(f.l2(0), 512); f.put64(f.l2(0)+8, 0xffffffff<<32) }},
+	} {
+		f := seed(t, s.seed)
+		s.edit(f)
+		file := f.file()
+		img, err := qcow2.Open(file.Reopen(), &qcow2.OpenOptions{Writable: true})
+		must(t, err)
+		c, _ := block.As[block.Checker](img)
+		res, err := c.Check(block.CheckOptions{FixLeaks: true})
+		if err != nil || res.Corruptions == 0 || res.CorruptionsFixed != 0 {
+			t.Errorf("%s, leaks only: %+v, %v", s.seed, res, err)
+		}
+		res, err = c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+		if err != nil || res.Corruptions == 0 || res.CorruptionsFixed != res.Corruptions || res.LeaksFixed != res.Leaks {
+			t.Errorf("%s: %+v, %v", s.seed, res, err)
+		}
+		must(t, checkNoCorruption(img, true))
+		got := make([]byte, f.cluster())
+		if _, err := img.ReadAt(got, 0); err != nil || !zero.Is(got) {
+			t.Errorf("%s: the cluster does not read as zero: %v", s.seed, err)
+		}
+		must(t, img.Close())
 	}
 }

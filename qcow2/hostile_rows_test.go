@@ -39,6 +39,7 @@ type hostile struct {
 	// What is said to opening it for reading and for writing, and to
 	// inspecting it.
 	read, write, inspect verdict
+	keeps                string // what is said to each write of what opens; empty: nothing
 	asks                 string // what the policy is asked for
 	// Why QEMU decides otherwise, when it does: of reading and of writing.
 	differs, differsWriting string
@@ -281,16 +282,19 @@ func (l *hostiles) snapshots() {
 			edit(f, int64(f.u64(hSnapshotsOffset)))
 		}).writes(corrupt("%s", text)).inspects(corrupt("%s", text))
 	}
-	broken("snapshot table beyond the end", "snapshot table entry 0: snapshot table at 0x1000000000000 lies beyond the end of the file", func(f *forge, _ int64) {
+	cut := func(name, text string, edit func(f *forge, at int64)) {
+		broken(name, text, edit).writes(opens).keeps = "the image can't be written while its snapshots can't be read: " + text
+	}
+	cut("snapshot table beyond the end", "snapshot table entry 0: snapshot table at 0x1000000000000 lies beyond the end of the file", func(f *forge, _ int64) {
 		f.put64(hSnapshotsOffset, 1<<48)
-	}).unlikeWriting(cutTable)
-	broken("more snapshots than the file holds", "lies beyond the end of the file", func(f *forge, _ int64) { f.put32(hSnapshots, 65536) }).unlikeWriting(cutTable)
+	})
+	cut("more snapshots than the file holds", "snapshot table entry 101: snapshot table at", func(f *forge, _ int64) { f.put32(hSnapshots, 65536) })
 	for _, n := range []uint32{1025, math.MaxInt32, math.MaxUint32} {
 		broken(fmt.Sprintf("snapshot extra data of %d bytes", n), fmt.Sprintf("snapshot table entry 0: extra data of %d bytes, the limit is 1024", n), func(f *forge, at int64) { f.put32(at+36, n) }).unlikeReading(unusedTable)
 	}
-	broken("snapshot name beyond the end", "snapshot table entry 1: snapshot table at", func(f *forge, at int64) {
+	cut("snapshot name beyond the end", "snapshot table entry 1: snapshot table at", func(f *forge, at int64) {
 		f.put16(at+64+14, 65535)
-	}).unlikeWriting(cutTable)
+	})
 }
 
 func (l *hostiles) features() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
@@ -137,6 +138,7 @@ type disk struct {
 	cleanAfter    time.Duration
 	cleaned       time.Time // when caches were last looked through
 	broken        error
+	unflushed     error // why a write that was asked for was not made, for Close to tell; nil: none is to be
 	sealed        error // why guest data can't be written, nil if it can
 }
 
@@ -374,6 +376,9 @@ func (d *disk) prepareWrites() error {
 	if err := d.mapMetadata(); err != nil {
 		return err
 	}
+	if d.broken != nil {
+		return nil
+	}
 	if err := d.clearAutoclear(); err != nil {
 		return err
 	}
@@ -418,8 +423,13 @@ func (d *disk) mapMetadata() error {
 		}
 	}
 	snapshots, end, err := d.readSnapshots(maxSnapshotTable)
-	if err != nil {
+	if !errors.As(err, new(cutShort)) && err != nil {
 		return err
+	}
+	if err != nil {
+		// What the disk holds now can be read all the same.
+		d.broken = block.Errorf(block.ErrBroken, "the image can't be written while its snapshots can't be read: %w", err)
+		return nil
 	}
 	m.add(metaSnapshots, d.hdr.snapshotsOffset, end)
 	for i := range snapshots {
@@ -437,6 +447,16 @@ func (d *disk) mapMetadata() error {
 	return nil
 }
 
+// seal refuses guest data, which could not be checked. Close tells again what was
+// asked for and not written.
+func (d *disk) seal(err error) {
+	d.sealed, d.unflushed = err, err
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		d.unflushed = errno
+	}
+}
+
 // claimInactiveL2 claims the L2 tables that only snapshots lead to, each once.
 // What does not lie in the file, so that nobody can write over it, is left out.
 func (d *disk) claimInactiveL2(m *metaCollector, snapshots []snapshotRecord) error {
@@ -450,6 +470,10 @@ func (d *disk) claimInactiveL2(m *metaCollector, snapshots []snapshotRecord) err
 	}
 	for i := range snapshots {
 		s := &snapshots[i]
+		if err := d.checkL1(s); err != nil {
+			d.seal(err)
+			return nil
+		}
 		if !d.validL1(s) {
 			continue
 		}

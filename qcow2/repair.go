@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -42,17 +43,38 @@ func (d *disk) markSound() error {
 }
 
 // repairable returns how many corruptions a repair ends.
-func (k *checker) repairable() int64 { return k.tooLow + k.badFlags + k.badBlocks }
+func (k *checker) repairable() int64 {
+	return k.tooLow + k.badFlags + k.badBlocks + int64(len(k.misplaced))
+}
 
 // repair sets what is wrong right. Needs mu exclusively.
 func (k *checker) repair() error {
 	if err := k.mayRepair(); err != nil {
 		return err
 	}
-	if err := k.mendCounts(); err != nil || !k.fixesFlags() {
+	// Before counts fall: what the entries that are mended led to was counted out.
+	if err := k.mendEntries(); err != nil {
+		return err
+	}
+	if err := k.mendCounts(); err != nil || !k.fixesFlags {
 		return err
 	}
 	return k.setFlags()
+}
+
+// mendEntries takes the space away from entries that set it aside where none can
+// be. What they read as stays.
+func (k *checker) mendEntries() error {
+	for _, at := range k.misplaced {
+		err := k.changeEntry(at, func(e *l2Entry) {
+			e.desc &= flagZero
+		})
+		if err != nil {
+			return err
+		}
+	}
+	k.res.CorruptionsFixed += int64(len(k.misplaced))
+	return k.writeLinks()
 }
 
 // mayRepair refuses a repair that could not be brought to an end.
@@ -152,8 +174,14 @@ func (k *checker) setFlag(f flag, want bool) error {
 		d.setL1(f.l1, withFlag(d.l1[f.l1], want))
 		return nil
 	}
+	return k.changeEntry(f.off, func(e *l2Entry) { e.desc = withFlag(e.desc, want) })
+}
+
+// changeEntry changes the L2 entry at off in the file.
+func (k *checker) changeEntry(off hostOff, change func(e *l2Entry)) error {
+	d := k.d
 	size := hostOff(d.l2.BlockSize())
-	slice := f.off &^ (size - 1)
+	slice := off &^ (size - 1)
 	b := d.l2.Get(int64(slice))
 	if b == nil {
 		data := make([]byte, size)
@@ -162,9 +190,9 @@ func (k *checker) setFlag(f flag, want bool) error {
 		}
 		b = d.l2.Put(int64(slice), data)
 	}
-	at := int(f.off - slice)
+	at := int(off - slice)
 	e := d.entryAt(b, at)
-	e.desc = withFlag(e.desc, want)
+	change(&e)
 	d.setEntry(b, at, e)
 	if d.l2.Pressed() {
 		return k.writeLinks()
@@ -203,10 +231,10 @@ func (k *checker) rebuild() error {
 		return block.Corruptf("refcounts can't be rebuilt while tables refer to offset %#x, beyond the end of the file: the new ones would lie there", k.outside-1)
 	}
 	k.fixing(block.Corruption, "Rebuilding refcount structure")
-	k.dropOldRefcounts()
+	old := k.dropOldRefcounts()
 	// Until the header names the new structures, those that it names now stay as
 	// they are: the new ones lie behind them, too.
-	first := k.refs.end()
+	first := max(k.refs.end(), k.named)
 	tableClusters, blocks, err := k.sizeRefcounts(first)
 	if err != nil {
 		return err
@@ -230,11 +258,28 @@ func (k *checker) rebuild() error {
 	if _, err := d.file.WriteAt(encodeTable(table), first<<g.clusterBits); err != nil {
 		return err
 	}
-	return k.switchReftable(table, first<<g.clusterBits, tableClusters)
+	if err := k.switchReftable(table, first<<g.clusterBits, tableClusters); err != nil {
+		return err
+	}
+	return k.recount(old)
 }
 
-// dropOldRefcounts takes the references of the old structures back.
-func (k *checker) dropOldRefcounts() {
+// recount tells once more what is wrong besides refcounts, and then that the
+// structures in the old clusters are given back.
+func (k *checker) recount(old []block.Finding) error {
+	again := &checker{d: k.d, o: &block.CheckOptions{Report: k.o.Report}, ctx: k.ctx, refs: newRefMap(), tooMany: -1}
+	if err := again.count(); err != nil {
+		return err
+	}
+	for _, f := range old {
+		k.report(f)
+	}
+	return nil
+}
+
+// dropOldRefcounts takes the references of the old structures back, and returns
+// what there is to tell about that.
+func (k *checker) dropOldRefcounts() (told []block.Finding) {
 	old := slices.Clone(k.blocks)
 	for i := range int64(k.d.hdr.reftableClusters) {
 		old = append(old, int64(k.d.hdr.reftableOffset)>>k.d.geo.clusterBits+i)
@@ -243,8 +288,9 @@ func (k *checker) dropOldRefcounts() {
 	for _, c := range old {
 		n := k.refs.get(c)
 		k.refs.drop(c)
-		k.fixing(block.Leak, "Repairing cluster %d refcount=%d reference=%d", c, n, k.refs.get(c))
+		told = append(told, block.Finding{Severity: block.Leak, Offset: -1, Fixed: true, Text: fmt.Sprintf("Repairing cluster %d refcount=%d reference=%d", c, n, k.refs.get(c))})
 	}
+	return told
 }
 
 // sizeRefcounts returns how many clusters the new table needs, and which blocks

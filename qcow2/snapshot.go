@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"syscall"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
@@ -88,8 +89,7 @@ func (d *disk) readSnapshot(off int64) (s snapshotRecord, n int64, err error) {
 // validL1 reports whether the L1 table of a snapshot is in the file, where and
 // as long as it may be.
 func (d *disk) validL1(s *snapshotRecord) bool {
-	n := int64(s.l1Size) * 8
-	return n <= maxL1Bytes && s.l1Offset&uint64(d.geo.clusterSize-1) == 0 && d.inFile("snapshot L1 table", s.l1Offset, n) == nil
+	return d.checkL1(s) == nil && d.inFile("snapshot L1 table", s.l1Offset, int64(s.l1Size)*8) == nil
 }
 
 func (s *snapshotRecord) readExtra() {
@@ -137,7 +137,7 @@ func (d *disk) OpenSnapshot(idOrName string) (*block.Image, error) {
 	}
 	view, err := d.viewOf(&records[at])
 	if err != nil {
-		return nil, block.Corruptf("snapshot %q: %w", idOrName, err)
+		return nil, err
 	}
 	return block.NewImage(view, block.ImageOptions{Path: d.path, Format: "qcow2"}), nil
 }
@@ -178,8 +178,31 @@ func (snapshotView) Invalidate() error {
 	return block.Unsupportedf("a snapshot has to be opened anew when its disk has been invalidated")
 }
 
+// checkL1 finds out whether the L1 table of a snapshot can be where, and as long as,
+// its record says. The error wraps the number that QEMU has for it.
+func (d *disk) checkL1(s *snapshotRecord) error {
+	switch {
+	case s.l1Size > maxL1Bytes/8:
+		return block.Detailf(block.ErrCorrupt, "Snapshot L1 table too large", "that of snapshot %q has %d entries, the limit is %d (%w)", s.id, s.l1Size, maxL1Bytes/8, syscall.EFBIG)
+	case s.l1Offset&uint64(d.geo.clusterSize-1) != 0 || s.l1Offset >= maxHostOffset:
+		return block.Detailf(block.ErrCorrupt, "Snapshot L1 table offset invalid", "that of snapshot %q is %#x (%w)", s.id, s.l1Offset, syscall.EINVAL)
+	}
+	return nil
+}
+
 // viewOf returns a read-only disk with the L1 table of a snapshot.
 func (d *disk) viewOf(s *snapshotRecord) (snapshotView, error) {
+	if err := d.checkL1(s); err != nil {
+		return snapshotView{}, err
+	}
+	v, err := d.openView(s)
+	if err != nil {
+		err = block.Corruptf("snapshot %q: %w", s.id, err)
+	}
+	return v, err
+}
+
+func (d *disk) openView(s *snapshotRecord) (snapshotView, error) {
 	h := *d.hdr
 	h.l1Size, h.l1Offset, h.size = s.l1Size, s.l1Offset, uint64(s.diskSize)
 	h.autoclear &^= autoclearBitmaps // bitmaps are of the disk as it is now

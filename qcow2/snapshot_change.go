@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
@@ -15,6 +16,9 @@ import (
 
 // CreateSnapshot implements block.Snapshotter.
 func (d *disk) CreateSnapshot(s block.Snapshot) (block.Snapshot, error) {
+	if err := d.maySnapshot(); err != nil {
+		return s, err
+	}
 	err := d.alone(func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -31,13 +35,22 @@ func (d *disk) CreateSnapshot(s block.Snapshot) (block.Snapshot, error) {
 	return s, err
 }
 
+// maySnapshot refuses a snapshot more than there may be: before the table of those
+// that there are is read.
+func (d *disk) maySnapshot() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if n := d.hdr.snapshotCount; n >= maxSnapshots {
+		return block.Errorf(block.ErrNoSpace, "the image has %d snapshots, the limit is %d (%w)", n, maxSnapshots, syscall.EFBIG)
+	}
+	return nil
+}
+
 // complete fills in what the caller has left to us, and checks the rest.
 func (d *disk) complete(s *block.Snapshot, records []snapshotRecord) error {
 	switch {
 	case d.external:
 		return block.Unsupportedf("an image with an external data file can't have internal snapshots")
-	case len(records) >= maxSnapshots:
-		return block.Errorf(block.ErrNoSpace, "the image has %d snapshots, the limit is %d", len(records), maxSnapshots)
 	case max(len(s.ID), len(s.Name)) > 1<<16-1:
 		return block.Invalidf("the id or name of a snapshot has %d bytes, the limit is %d", max(len(s.ID), len(s.Name)), 1<<16-1)
 	}
@@ -70,7 +83,7 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 	r := newRecord(s)
 	table := encodeSnapshots(append(records, r))
 	if len(table) > maxSnapshotTable {
-		return block.Errorf(block.ErrNoSpace, "snapshot table needs %d bytes, the limit is %d", len(table), maxSnapshotTable)
+		return block.Errorf(block.ErrNoSpace, "snapshot table needs %d bytes, the limit is %d (%w)", len(table), maxSnapshotTable, syscall.EFBIG)
 	}
 	l1, moved := d.splitState(s.VMStateSize)
 	if err := d.mayShare(l1); err != nil {
@@ -206,7 +219,7 @@ func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
 	s := &records[at]
 	view, err := d.viewOf(s)
 	if err != nil {
-		return nil, block.Corruptf("snapshot %q: %w", idOrName, err)
+		return nil, err
 	}
 	if err := d.mayShare(view.l1); err != nil {
 		return nil, err
@@ -251,6 +264,9 @@ func (d *disk) unlinkSnapshot(idOrName string) (l1 []uint64, err error) {
 		return nil, err
 	}
 	s := records[at]
+	if err := d.checkL1(&s); err != nil {
+		return nil, err
+	}
 	if !d.validL1(&s) {
 		return nil, block.Corruptf("snapshot %q: L1 table of %d entries at %#x is not in the file", idOrName, s.l1Size, s.l1Offset)
 	}

@@ -28,10 +28,16 @@ func (d *disk) readTable(what string, p []byte, off hostOff) error {
 		if size, serr := d.file.Size(); serr == nil && int64(off)+int64(len(p)) <= size {
 			return nil
 		}
-		return block.Corruptf("%s at %#x lies beyond the end of the file", what, int64(off))
+		return cutShort{block.Corruptf("%s at %#x lies beyond the end of the file", what, int64(off))}
 	}
 	return err
 }
+
+// cutShort is the error of a table that the file ends before.
+type cutShort struct{ error }
+
+// Unwrap returns the error with its kind.
+func (e cutShort) Unwrap() error { return e.error }
 
 // l2Table returns the offset of the L2 table for off, 0 if there is none.
 // Needs mu.

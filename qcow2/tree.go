@@ -3,6 +3,7 @@ package qcow2
 import (
 	"errors"
 	"slices"
+	"syscall"
 
 	"github.com/diskimg/diskimg/block"
 )
@@ -136,6 +137,9 @@ func (c *swap) shareTable(data []byte, table hostOff) (copied bool, err error) {
 
 // addRef counts a cluster that is in use once more.
 func (c *swap) addRef(cluster int64) error {
+	if cluster>>c.d.geo.refBits >= maxReftableBytes/8 {
+		return block.Corruptf("cluster at %#x lies where no refcount can be (%w)", cluster<<c.d.geo.clusterBits, syscall.EFBIG)
+	}
 	v, err := c.d.refcount(cluster)
 	if err == nil && v == 0 {
 		err = block.Corruptf("cluster at %#x is in use, and its refcount is 0", cluster<<c.d.geo.clusterBits)

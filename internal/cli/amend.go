@@ -1,6 +1,13 @@
 package cli
 
-import "github.com/diskimg/diskimg"
+import (
+	"errors"
+	"strings"
+	"syscall"
+
+	"github.com/diskimg/diskimg"
+	"github.com/diskimg/diskimg/internal/sentence"
+)
 
 // This file is the verb amend.
 
@@ -86,9 +93,17 @@ func (c *amendCommand) amend(sh *shell, img *diskimg.Image) error {
 	p := sh.progress(c.shown && !c.quiet)
 	defer p.end()
 	defer p.finish(nil)
-	return f.Amend(img, s, diskimg.AmendControl{
+	err = f.Amend(img, s, diskimg.AmendControl{
 		Shrink: c.shrink || sh.emulate, Force: c.force, Secret: c.objects.copyOf, Progress: p.update,
 	})
+	var errno syscall.Errno
+	if err == nil {
+		return nil
+	}
+	if text := sh.words(err); sh.emulate && errors.As(err, &errno) && strings.HasPrefix(text, "Snapshot L1 table") {
+		return messages{text, "Failed to turn zero into data clusters: " + sentence.Of(errno)}
+	}
+	return err
 }
 
 func (sh *shell) helpAmend(f *diskimg.Format) error {

@@ -88,6 +88,33 @@ img create -f qcow2 -b ontop -F qcow2 ontop2 2M
 io ontop2 'write -P 2 1M 64k' 'write -z 500k 30k'
 img create -f qcow2 -b zero -F qcow2 zeroover
 
+poke() { printf "$3" | dd of=$1 bs=1 seek=$2 conv=notrunc status=none; }
+img create -f qcow2 misplaced 1M
+io misplaced 'write -P 1 0 640k' 'write -z 0 64k'
+poke misplaced 262144 '\200\0\0\0\0\005\002\001'
+img create -f qcow2 mislaid 1M
+io mislaid 'write -P 1 0 640k'
+poke mislaid 262144 '\200\0\0\0\0\005\002\0'
+cp mislaid mislaid2
+poke mislaid2 131084 '\0\0'
+img create -f qcow2 -o extended_l2=on misext 1M
+io misext 'write -P 1 0 640k' 'write -z 0 64k'
+poke misext 262144 '\200\0\0\0\0\005\002\0'
+cp q reserved
+poke reserved 65543 '\007'
+img create -f qcow2 snapl1 1M
+io snapl1 'write 0 64k'
+img snapshot -c one snapl1
+cp snapl1 snapbig
+poke snapl1 458758 '\002'
+poke snapbig 458760 '\020'
+cp snapl1 manysnaps
+poke manysnaps 60 '\0\001\0\0\0\0\0\0\001'
+cp q farcluster
+poke farcluster 262152 '\200\0\0\377\377\377\0\0'
+cp q fartable
+poke fartable 262152 '\277\377\377\377\377\377\0\0'
+
 img create -f vpc vhd 5M
 qemu-io -f vpc -c 'write -P 1 1M 64k' -c 'write -P 2 4M 512' vhd >/dev/null
 img convert -O vpc -o subformat=fixed q vhdfixed

@@ -70,19 +70,20 @@ func (c *snapshotCommand) run(sh *shell, args []string) error {
 }
 
 func (c *snapshotCommand) act(sh *shell, img *diskimg.Image) error {
+	maker, _ := block.As[block.Snapshotter](img)
+	if c.action == 'c' {
+		return c.create(sh, maker)
+	}
 	list, err := snapshotsOf(img)
 	if err != nil {
 		return err
 	}
-	maker, _ := block.As[block.Snapshotter](img)
 	switch c.action {
 	case 'l':
 		if len(list) > 0 {
 			sh.printf("Snapshot list:\n")
 			printSnapshots(sh, list)
 		}
-	case 'c':
-		return c.create(sh, maker)
 	case 'a':
 		return c.apply(sh, maker, list)
 	case 'd':
@@ -119,12 +120,14 @@ func (c *snapshotCommand) create(sh *shell, maker block.Snapshotter) error {
 	return failf("Could not create snapshot '%s': -%d (%s)", c.name, int(errno), sentence.Of(errno))
 }
 
-// errnoOf returns the number that stands for an error.
+// errnoOf returns the number that stands for an error of making a snapshot.
 func errnoOf(err error) syscall.Errno {
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &errno):
 		return errno
+	case errors.Is(err, block.ErrCorrupt):
+		return syscall.EAGAIN
 	case errors.Is(err, block.ErrUnsupported):
 		return syscall.EOPNOTSUPP
 	}
@@ -151,10 +154,14 @@ func (c *snapshotCommand) apply(sh *shell, maker block.Snapshotter, list []block
 	case errors.Is(err, block.ErrUnsupported):
 		return failf("Could not apply snapshot '%s': Failed to load snapshot: Operation not supported", c.name)
 	}
-	if err != nil {
-		return c.failed("apply", err)
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return nil
+	case sh.emulate && errors.As(err, &errno):
+		return messages{sh.words(err), fmt.Sprintf("Could not apply snapshot '%s': Failed to load snapshot: %s", c.name, sentence.Of(errno))}
 	}
-	return nil
+	return c.failed("apply", err)
 }
 
 func (c *snapshotCommand) delete(sh *shell, maker block.Snapshotter, list []block.Snapshot) error {
