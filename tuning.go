@@ -4,6 +4,7 @@ package diskimg
 // that QEMU has for it.
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -60,7 +61,7 @@ func tuneCaches(o *qcow2.OpenOptions, s *Settings) error {
 	if n := s.Number("cache-clean-interval"); n < 0 || n > math.MaxUint32 {
 		return block.Invalidf("Cache clean interval too big")
 	} else if s.Has("cache-clean-interval") {
-		o.CacheCleanInterval = time.Duration(n) * time.Second
+		o.CacheCleanInterval = cmp.Or(time.Duration(n)*time.Second, -1) // 0 is never
 	}
 	return nil
 }

@@ -18,10 +18,12 @@ import (
 // Opening: header, L1 table, data file and backing image; for writing also the
 // refcount table and the map of all metadata.
 
-// Defaults of OpenOptions.
+// Defaults of OpenOptions, those of QEMU (docs/qcow2-cache.txt).
 const (
-	DefaultL2CacheSize       = 32 << 20
-	DefaultRefcountCacheSize = 4 << 20
+	DefaultL2CacheSize = 32 << 20
+	// DefaultRefcountCacheSize is that of images with clusters of up to 64 KiB.
+	// Of others it is four clusters.
+	DefaultRefcountCacheSize = 256 << 10
 	// DefaultCacheCleanInterval is after what time without use tables leave the
 	// memory.
 	DefaultCacheCleanInterval = 10 * time.Minute
@@ -68,7 +70,8 @@ type OpenOptions struct {
 	// power of two from 512 to the cluster size; 0 is 4 KiB.
 	L2CacheEntrySize int
 	// CacheCleanInterval is after what time without use tables leave the memory;
-	// 0 is the default. No timer runs: it is looked at when tables are used.
+	// 0 is the default, and below 0 they never do for that. No timer runs: it is
+	// looked at when tables are read.
 	CacheCleanInterval time.Duration
 	// LazyRefcounts, if not nil, says whether updates of refcounts are postponed,
 	// whatever the image says.
@@ -186,7 +189,7 @@ func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 		l2Size = DefaultL2CacheSize
 	}
 	if refSize == 0 {
-		refSize = DefaultRefcountCacheSize
+		refSize = max(DefaultRefcountCacheSize, int(4*d.geo.clusterSize))
 	}
 	d.l2, d.refs = cache.New(l2Slice, l2Size), cache.New(slice, refSize)
 	d.cleanAfter, d.cleaned = o.CacheCleanInterval, time.Now()

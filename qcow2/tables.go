@@ -125,7 +125,7 @@ func (d *disk) loadSlice(slice hostOff) error {
 // cleanCaches lets go of tables that have not been used for a while. Needs mu
 // exclusively.
 func (d *disk) cleanCaches() {
-	if time.Since(d.cleaned) >= d.cleanAfter {
+	if d.cleanAfter > 0 && time.Since(d.cleaned) >= d.cleanAfter {
 		d.l2.DropUnused()
 		d.refs.DropUnused()
 		d.cleaned = time.Now()
