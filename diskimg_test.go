@@ -393,6 +393,61 @@ func TestGuessedRawGetsNoFooter(t *testing.T) {
 	}
 }
 
+// A disk that holds the header of an image is that image only to who guesses.
+func TestDiskOfTwoFormats(t *testing.T) {
+	dir := t.TempDir()
+	for _, format := range []string{"qcow2", "qed", "vpc", "luks"} {
+		path := filepath.Join(dir, format)
+		o := CreateOptions{Format: format}
+		if format == "luks" {
+			o.Passphrase = OnePassphrase([]byte("secret"))
+			o.Options = map[string]string{"iter-time": "10"}
+		}
+		makeImage(t, path, o, 0)
+		stat, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := Inspect(path, nil); err != nil || info.Format != format {
+			t.Errorf("guessed: %q, %v", info.Format, err)
+		}
+		img, err := Open(path, &OpenOptions{Format: "raw", Writable: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img.Format() != "raw" || img.Size() != (stat.Size()+511)&^511 {
+			t.Errorf("%s named raw: %s of %d bytes", format, img.Format(), img.Size())
+		}
+		img.Close()
+	}
+}
+
+// Files that are too short for any header are raw, or an error.
+func TestShortFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "short")
+	for _, magic := range []string{"QFI\xfb\x00\x00\x00\x03", "QED\x00", "conectix", "LUKS\xba\xbe\x00\x01", ""} {
+		for _, n := range []int{0, 1, 7, 64, 511} {
+			b := append([]byte(magic), make([]byte, 512)...)[:n]
+			if err := os.WriteFile(path, b, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			for _, format := range []string{"", "raw", "qcow2", "qed", "vpc", "luks"} {
+				info, err := Inspect(path, &InspectOptions{Format: format})
+				if err != nil && format == "raw" || err == nil && info.Format != "raw" {
+					t.Errorf("%d bytes of %q as %q: %q, %v", n, magic, format, info.Format, err)
+				}
+				img, err := Open(path, &OpenOptions{Format: format, Writable: true})
+				if err == nil && img.Format() != "raw" {
+					t.Errorf("%d bytes of %q as %q: opened as %s", n, magic, format, img.Format())
+				}
+				if err == nil {
+					img.Close()
+				}
+			}
+		}
+	}
+}
+
 func TestLocks(t *testing.T) {
 	dir := t.TempDir()
 	base, overlay, raw := filepath.Join(dir, "base"), filepath.Join(dir, "overlay"), filepath.Join(dir, "raw")

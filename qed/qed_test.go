@@ -211,6 +211,49 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// What is missing at the end of a file is never read as zeros.
+func TestCutShort(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		size        int64
+		open        error // nil: can be opened
+		corruptions int64
+	}{
+		{"within the header", 32, block.ErrCorrupt, 0},
+		{"behind the header", 0x1000, block.ErrCorrupt, 0},
+		{"within the L1 table", 0x2800, block.ErrCorrupt, 0},
+		{"within the L2 table", 0x4800, nil, 1},
+		{"before the data", 0x5000, nil, 4},
+		{"within the last cluster", 0x8800, nil, 1},
+	} {
+		f := written(t)
+		if err := f.Truncate(c.size); err != nil {
+			t.Fatal(err)
+		}
+		img, err := Open(f.Reopen(), &OpenOptions{Writable: true})
+		if !errors.Is(err, c.open) {
+			t.Errorf("%s: opening: %v", c.name, err)
+		}
+		if err != nil {
+			continue
+		}
+		if _, err := img.ReadAt(make([]byte, 16<<10), 0); !errors.Is(err, block.ErrCorrupt) {
+			t.Errorf("%s: reading: %v", c.name, err)
+		}
+		if _, err := img.WriteAt([]byte{1}, 1<<19); !errors.Is(err, block.ErrCorrupt) {
+			t.Errorf("%s: writing: %v", c.name, err)
+		}
+		checker, _ := block.As[block.Checker](img)
+		if r, err := checker.Check(block.CheckOptions{}); err != nil || r.Corruptions != c.corruptions {
+			t.Errorf("%s: %+v, %v", c.name, r, err)
+		}
+		if size, _ := f.Size(); size != c.size {
+			t.Errorf("%s: the file has %#x bytes now", c.name, size)
+		}
+		img.Close()
+	}
+}
+
 // A table that is a hole in the file has no entries; what lies behind it is no
 // table.
 func TestCheckHole(t *testing.T) {

@@ -329,3 +329,26 @@ func TestInvalidate(t *testing.T) {
 		}
 	}
 }
+
+// A file that another program cuts off while it is open reads as zero where it
+// was, and grows again where it is written.
+func TestFileShrinks(t *testing.T) {
+	m := memory(t, bytes.Repeat([]byte{7}, 8192))
+	img := open(t, m.Reopen(), &raw.OpenOptions{Writable: true})
+	if err := m.Truncate(1000); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 8192)
+	if n, err := img.ReadAt(got, 0); n != 8192 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if want := append(bytes.Repeat([]byte{7}, 1000), make([]byte, 7192)...); !bytes.Equal(got, want) {
+		t.Error("the disk reads as something else")
+	}
+	if _, err := img.WriteAt([]byte{8}, 8191); err != nil {
+		t.Fatal(err)
+	}
+	if size, err := m.Size(); size != 8192 || err != nil {
+		t.Errorf("the file has %d bytes, %v", size, err)
+	}
+}

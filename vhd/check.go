@@ -46,7 +46,7 @@ func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 
 // look finds what is wrong.
 func (k *checker) look() (err error) {
-	if k.footers, err = readFooters(k.d.file); err != nil {
+	if k.footers, err = readFooters(k.d.file, maxBehind); err != nil {
 		return err
 	}
 	k.checkFooters()

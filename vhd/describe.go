@@ -39,7 +39,7 @@ func Inspect(f block.File) (block.Description, error) {
 
 // inspect reads the footer that counts and, but for fixed disks, the header.
 func inspect(f block.File) (*footer, *header, int64, error) {
-	s, err := readFooters(f)
+	s, err := readFooters(f, inspectBehind)
 	if err != nil {
 		return nil, nil, 0, err
 	}

@@ -97,20 +97,22 @@ func (d *fixed) undoMove(at int64) error {
 // Bounds for the search of a footer: runs of data in the file, and bytes of the
 // last one.
 const (
-	maxRuns   = 1 << 20
-	maxBehind = 64 << 20
+	maxRuns       = 1 << 20
+	maxBehind     = 64 << 20
+	inspectBehind = 512 << 10 // for who only wants to know what a file is
 )
 
 // findLast looks for the footer of a fixed disk in front of zeros: a power cut
-// while the disk grows can leave the file longer, without the new footer.
-func (s *footers) findLast(f block.File) error {
+// while the disk grows can leave the file longer, without the new footer. Of the
+// last run of data it reads at most so many bytes.
+func (s *footers) findLast(f block.File, most int64) error {
 	from, to, err := lastRun(f, s.lastAt)
 	if err != nil {
 		return err
 	}
 	const step = 64 << 10
 	b := make([]byte, step)
-	for from = max(from, to-maxBehind); to > from; to -= int64(len(b)) {
+	for from = max(from, to-most); to > from; to -= int64(len(b)) {
 		b = b[:min(step, to-from)]
 		if err := block.ReadFull(f, b, to-int64(len(b))); err != nil {
 			return err

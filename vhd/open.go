@@ -79,7 +79,7 @@ func Open(f block.File, o *OpenOptions) (*block.Image, error) {
 }
 
 func open(f block.File, o *OpenOptions) (block.Layer, error) {
-	s, err := readFooters(f)
+	s, err := readFooters(f, maxBehind)
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +117,9 @@ type footers struct {
 }
 
 // readFooters reads both footers. Old programs write one byte less of the
-// second, so it is looked for at the end of a file rounded up to a sector.
-func readFooters(f block.File) (*footers, error) {
+// second, so it is looked for at the end of a file rounded up to a sector; and
+// that of a fixed disk in most bytes in front of zeros, see findLast.
+func readFooters(f block.File, most int64) (*footers, error) {
 	size, err := f.Size()
 	if err != nil {
 		return nil, err
@@ -140,7 +141,7 @@ func readFooters(f block.File) (*footers, error) {
 	s.last, s.lastErr = parseFooter(b)
 	s.blank = zero.Is(b)
 	if !s.hasHead && s.blank {
-		return s, s.findLast(f)
+		return s, s.findLast(f, most)
 	}
 	return s, nil
 }
@@ -172,8 +173,6 @@ func (s *footers) choose() (foot *footer, damage, err error) {
 // has. What it begins with is the guest's.
 func (s *footers) chooseFixed() (*footer, error) {
 	switch {
-	case s.last == nil && s.hasTail:
-		return nil, s.lastErr
 	case s.last == nil:
 		return nil, s.lastErr
 	case s.last.kind != Fixed:
