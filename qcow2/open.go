@@ -210,7 +210,7 @@ func (d *disk) setHeader(h *header) {
 // headerRead is how much of a file is read to find the header in it; only
 // headers that say so make it more, and none makes it more than maxHeader.
 const (
-	headerRead = 64 << 10
+	headerRead = 4 << 10
 	maxHeader  = 256 << 10
 )
 
