@@ -2,9 +2,11 @@ package qcow2
 
 import "github.com/diskimg/diskimg/block"
 
-// The allocator: the lowest free clusters first. A cluster is free when its
-// refcount in memory is 0, and that comes to be only when nothing on disk and
-// no running request refers to it. All functions need mu exclusively.
+// The allocator. A search for space begins where the last one ended, or at what
+// has been freed below, and takes the first run that is long enough; QEMU does
+// so too, and as the same places come out, images can be compared. A cluster is
+// free when its refcount in memory is 0, and that comes to be only when nothing
+// on disk and no running request refers to it. All functions need mu exclusively.
 
 // hostRun is a run of clusters in the image file.
 type hostRun struct {
@@ -17,28 +19,66 @@ type hostRun struct {
 
 func (r hostRun) off(g *geometry) hostOff { return hostOff(r.start << g.clusterBits) }
 
-// alloc finds between least and want contiguous free clusters and counts them.
-func (d *disk) alloc(least, want int64) (hostRun, error) {
+// alloc finds n contiguous free clusters and counts them.
+func (d *disk) alloc(n int64) (hostRun, error) {
 	d.event(block.EventClusterAlloc)
-	run, err := d.findFree(least, want)
+	start, err := d.findCounted(n)
 	if err != nil {
-		return run, err
-	}
-	if err := d.mayAllocate(run.start, run.n); err != nil {
 		return hostRun{}, err
 	}
-	for i := range run.n {
-		if err := d.addRef(run.start+i, 1); err != nil {
-			d.unalloc(hostRun{start: run.start, n: i})
+	return d.take(start, n)
+}
+
+// allocNext finds up to n contiguous free clusters and counts them: from next on
+// if that is one and is free, else n of them anywhere.
+func (d *disk) allocNext(next, n int64) (hostRun, error) {
+	if next == 0 {
+		return d.alloc(n)
+	}
+	for i := next >> d.geo.refBits; !d.hasRefblock(i); {
+		// The block may well come to lie at next.
+		if err := d.newRefblock(i); err != nil {
 			return hostRun{}, err
 		}
 	}
-	if d.freeHint == run.start {
-		d.freeHint += run.n
+	k, err := d.freeFrom(next, n)
+	if err != nil {
+		return hostRun{}, err
 	}
-	run.fresh = run.start >= d.fileEnd
-	d.extend(run.start + run.n)
+	if k == 0 {
+		return d.alloc(n)
+	}
+	d.event(block.EventClusterAlloc)
+	return d.take(next, k)
+}
+
+// take counts n free clusters from start on.
+func (d *disk) take(start, n int64) (hostRun, error) {
+	if err := d.mayAllocate(start, n); err != nil {
+		return hostRun{}, err
+	}
+	for i := range n {
+		if err := d.addRef(start+i, 1); err != nil {
+			d.unalloc(hostRun{start: start, n: i})
+			return hostRun{}, err
+		}
+	}
+	run := hostRun{start: start, n: n, fresh: start >= d.fileEnd}
+	d.extend(start + n)
 	return run, nil
+}
+
+// freeFrom returns how many clusters from start on are free, up to n, as far as
+// there are refcount blocks.
+func (d *disk) freeFrom(start, n int64) (k int64, err error) {
+	for k < n && d.hasRefblock((start+k)>>d.geo.refBits) {
+		v, err := d.refcount(start + k)
+		if err != nil || v != 0 {
+			return k, err
+		}
+		k++
+	}
+	return k, nil
 }
 
 // mayAllocate refuses clusters that hold metadata although they count as free:
@@ -50,50 +90,44 @@ func (d *disk) mayAllocate(c, n int64) error {
 	return nil
 }
 
-// findFree walks the refcounts from the first cluster that may be free. It
-// makes the refcount blocks that it comes past.
-func (d *disk) findFree(least, want int64) (run hostRun, err error) {
-	limit := int64(maxHostOffset) >> d.geo.clusterBits
-	first := true
-	for c := d.freeHint; run.n < want; c++ {
-		if c >= limit {
-			return run, block.Errorf(block.ErrNoSpace, "no %d contiguous clusters below offset %#x", least, int64(maxHostOffset))
-		}
-		b, i, err := d.refSlice(c)
+// findCounted finds n contiguous free clusters that have refcount blocks. It makes
+// those that are missing, behind the run.
+func (d *disk) findCounted(n int64) (int64, error) {
+	for {
+		start, err := d.findFree(n)
 		if err != nil {
-			return run, err
+			return 0, err
 		}
-		if b == nil {
-			if run.n >= least {
-				break
-			}
-			start := c
-			if run.n > 0 {
-				start = run.start
-			}
-			if err := d.newRefblocks(start, c, least); err != nil {
-				return run, err
-			}
-			run.n = 0
-			c = start - 1 // look again: what was free may hold a block now
-			continue
+		missing := d.missingRefblock(start, n)
+		if missing < 0 {
+			return start, nil
 		}
-		if getRef(b.Data, i, d.geo.refOrder) != 0 {
-			if run.n >= least {
-				break
-			}
-			run.n = 0
-			continue
+		if err := d.newRefblock(missing); err != nil {
+			return 0, err
 		}
-		if first {
-			d.freeHint, first = c, false
-		}
-		if run.n == 0 {
-			run.start = c
-		}
-		run.n++
+		d.searchFrom = min(d.searchFrom, start) // look again: the run may still be free
 	}
-	return run, nil
+}
+
+// findFree finds n contiguous clusters whose refcount is 0, and has the next
+// search begin behind them.
+func (d *disk) findFree(n int64) (int64, error) {
+	limit := int64(maxHostOffset) >> d.geo.clusterBits
+	start := d.searchFrom
+	for c := start; c < start+n; c++ {
+		if c >= limit {
+			return 0, block.Errorf(block.ErrNoSpace, "no %d contiguous clusters below offset %#x", n, int64(maxHostOffset))
+		}
+		v, err := d.refcount(c)
+		if err != nil {
+			return 0, err
+		}
+		if v != 0 {
+			start = c + 1
+		}
+	}
+	d.searchFrom = start + n
+	return start, nil
 }
 
 // unalloc takes back an allocation that nothing refers to yet.
@@ -138,7 +172,7 @@ func (d *disk) allocBytes(n int64) (hostOff, error) {
 			return off, err
 		}
 	}
-	run, err := d.alloc(1, 1)
+	run, err := d.alloc(1)
 	if err != nil {
 		return 0, err
 	}

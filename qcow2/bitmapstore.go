@@ -128,7 +128,7 @@ func (s *bitmapSave) store(b *bitmap) error {
 	if b.held {
 		flags |= bitmapInUse
 	}
-	if b.changed {
+	if b.changed || !s.inUse {
 		if err := s.storeBits(b); err != nil {
 			return err
 		}
@@ -185,16 +185,15 @@ func (s *bitmapSave) storePiece(p []byte, whole bool) (uint64, error) {
 	return uint64(off), err
 }
 
-// writeNew writes b to clusters of its own, to their end.
+// writeNew writes b to clusters of its own.
 func (s *bitmapSave) writeNew(b []byte) (hostOff, error) {
 	d := s.d
 	n := d.geo.clusters(int64(len(b)))
-	run, err := d.alloc(n, n)
+	run, err := d.alloc(n)
 	if err != nil {
 		return 0, err
 	}
 	s.fresh = append(s.fresh, run)
-	b = append(b[:len(b):len(b)], make([]byte, n<<d.geo.clusterBits-int64(len(b)))...)
 	off := run.off(&d.geo)
 	_, err = d.file.WriteAt(b, int64(off))
 	return off, err

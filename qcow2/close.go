@@ -58,7 +58,7 @@ func (d *disk) waiting() bool {
 // ones may never have been written.
 func (d *disk) extendFile() error {
 	d.mu.RLock()
-	end, extended := d.fileEnd<<d.geo.clusterBits, d.extended
+	end, extended := d.fileEnd<<d.geo.clusterBits, d.extended && !d.endsInPart()
 	d.mu.RUnlock()
 	if !extended {
 		return nil
@@ -68,6 +68,14 @@ func (d *disk) extendFile() error {
 		return err
 	}
 	return d.file.Truncate(end)
+}
+
+// endsInPart reports whether nobody reads the last cluster to its end: it holds
+// compressed data, or bitmaps. Needs mu.
+func (d *disk) endsInPart() bool {
+	last := d.fileEnd - 1
+	r, isTable := d.meta.hit(last, 1)
+	return isTable && r.kind == metaBitmaps || d.pack != 0 && int64(d.pack)>>d.geo.clusterBits == last
 }
 
 // closeReferred closes what the image refers to.

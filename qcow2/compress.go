@@ -242,7 +242,7 @@ func (d *disk) placeSqueezed(list []squeezed, off guestOff) error {
 
 func (d *disk) placeOne(s *squeezed) (hostOff, error) {
 	if s.raw {
-		run, err := d.alloc(1, 1)
+		run, err := d.alloc(1)
 		return run.off(&d.geo), err
 	}
 	off, err := d.allocBytes(int64(len(s.data)))

@@ -214,7 +214,7 @@ func (d *disk) createLUKS(o *luks.CreateOptions, p []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := d.geo.clusters(h.Payload)
-	run, err := d.alloc(n, n)
+	run, err := d.alloc(n)
 	if err != nil {
 		return err
 	}

@@ -155,51 +155,80 @@ func (d *disk) trim() error {
 	return nil
 }
 
-// dropRefblocks takes refcount blocks away that count at most themselves. Needs
-// mu exclusively.
+// dropRefblocks takes refcount blocks away that count at most themselves. One that
+// goes may have been all that another one counted. Needs mu exclusively.
 func (d *disk) dropRefblocks() error {
-	var dropped []int64
-	for i := int64(1); i < int64(len(d.reftable)); i++ {
-		c := int64(d.reftable[i]&^reftableReserved) >> d.geo.clusterBits
-		if c>>d.geo.refBits != i {
-			continue // none, or counted elsewhere
-		}
-		idle, err := d.countsOnly(c)
-		if err != nil {
+	for {
+		idle, err := d.idleRefblocks()
+		if err != nil || len(idle) == 0 {
 			return err
 		}
-		if idle {
-			dropped = append(dropped, c)
+		if err := d.dropBlocks(idle); err != nil {
+			return err
 		}
 	}
-	if len(dropped) == 0 {
-		return nil
+}
+
+// idleRefblocks returns the indexes of the refcount blocks that count at most
+// themselves, without the first one.
+func (d *disk) idleRefblocks() (list []int64, err error) {
+	for i := int64(1); i < int64(len(d.reftable)); i++ {
+		if !d.hasRefblock(i) {
+			continue
+		}
+		idle, err := d.countsNothing(i)
+		if err != nil {
+			return nil, err
+		}
+		if idle {
+			list = append(list, i)
+		}
 	}
-	for _, c := range dropped {
-		d.setReftable(c>>d.geo.refBits, 0)
-		d.refs.Forget(c<<d.geo.clusterBits, d.geo.clusterSize)
+	return list, nil
+}
+
+// countsNothing reports whether of all clusters that the refcount block i counts at
+// most the one where it lies itself is in use.
+func (d *disk) countsNothing(i int64) (bool, error) {
+	first, own := i<<d.geo.refBits, d.refblock(i)
+	for c := first; c < first+1<<d.geo.refBits; c++ {
+		n, err := d.refcount(c)
+		if err != nil || n > 1 || n == 1 && c != own {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// refblock returns the cluster of refcount block i.
+func (d *disk) refblock(i int64) int64 {
+	return int64(d.reftable[i]&^reftableReserved) >> d.geo.clusterBits
+}
+
+// dropBlocks takes refcount blocks away.
+func (d *disk) dropBlocks(list []int64) error {
+	own := make(map[int64]int64)
+	for _, i := range list {
+		own[i] = d.refblock(i)
+		d.setReftable(i, 0)
+		d.refs.Forget(own[i]<<d.geo.clusterBits, d.geo.clusterSize)
 	}
 	// Before the place of a block can be used again, the table that names it
 	// no more must be on disk.
 	if err := d.writeCounts(); err != nil {
 		return err
 	}
-	for _, c := range dropped {
-		d.meta.remove(c, 1)
-		d.freeHint = min(d.freeHint, c)
-	}
-	return nil
-}
-
-// countsOnly reports whether of all clusters that the refcount block at c, one
-// of them, counts it alone is in use.
-func (d *disk) countsOnly(c int64) (bool, error) {
-	first := c &^ (1<<d.geo.refBits - 1)
-	for i := range int64(1) << d.geo.refBits {
-		n, err := d.refcount(first + i)
-		if err != nil || n > 1 || n == 1 && first+i != c {
-			return false, err
+	for i, c := range own {
+		if by := c >> d.geo.refBits; by == i || !d.hasRefblock(by) {
+			d.meta.remove(c, 1)
+			d.searchFrom = min(d.searchFrom, c)
+			continue
+		}
+		if err := d.freeTable(hostRun{start: c, n: 1}); err != nil {
+			return err
 		}
 	}
-	return true, nil
+	// Before the file is cut off where a block was, what counted it must be on
+	// disk.
+	return d.writeCounts()
 }

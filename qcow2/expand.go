@@ -51,7 +51,7 @@ func (d *disk) expandAt(off, below int64) (int64, error) {
 	}
 	if off < below {
 		n := min(e.Length, int64(len(zeros)), below-off)
-		k, err := d.writeRun(zeros[:n], guestOff(off))
+		k, err := d.writeRun(zeros[:n], guestOff(off), new(int64))
 		return k, err
 	}
 	err = d.eachWhole(off, d.geo.alignUp(e.End()), func(e l2Entry, _ uint64) (l2Entry, change) {
@@ -130,7 +130,7 @@ func (d *disk) zeroCluster(times uint64) (hostOff, error) {
 	if d.crypt != nil {
 		return 0, block.Unsupportedf("Zero clusters in internal snapshots of an encrypted image prevent its downgrade")
 	}
-	run, err := d.alloc(1, 1)
+	run, err := d.alloc(1)
 	if err != nil {
 		return 0, err
 	}

@@ -46,6 +46,7 @@ func (d *disk) flush() error {
 	err = d.writeBatch(b)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.flushing = false
 	d.l2.Written(b.blocks)
 	d.refs.Written(b.refs)
 	if err != nil {
@@ -62,7 +63,7 @@ func (d *disk) collect() (*batch, error) {
 		return nil, d.broken
 	}
 	b := &batch{unlinked: d.unlinked, newData: d.newData, blocks: d.l2.TakeDirty()}
-	d.unlinked, d.newData = nil, false
+	d.unlinked, d.reclaimable, d.newData, d.flushing = nil, 0, false, true
 	b.links = append(cachePieces(metaL2, b.blocks), tablePieces(metaL1, d.hdr.l1Offset, d.l1, d.l1Dirty)...)
 	if d.postpones() {
 		// Counts tell else that a link may lead to a table that is new.
@@ -218,23 +219,38 @@ func (d *disk) countDown(runs *[]hostRun) error {
 	return nil
 }
 
-// relieve flushes when too much waits to be written. Takes mu; call it with
-// nothing locked but a range.
+// relieve flushes when too much waits to be written, or to be free again. Takes
+// mu; call it with nothing locked but a range.
 func (d *disk) relieve() error {
-	if !d.pressed() {
-		return nil
+	pressed, retired := d.pressed()
+	switch {
+	case pressed:
+		return d.Flush()
+	case retired:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.retire(nil)
 	}
-	return d.Flush()
+	return nil
 }
 
-func (d *disk) pressed() bool {
+// pressed reports whether a flush is due, and if not whether a former one has
+// left something to be counted down.
+func (d *disk) pressed() (pressed, retired bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.l2.Pressed() || d.refs.Pressed() || len(d.unlinked) > maxUnlinked
+	pressed = d.l2.Pressed() || d.refs.Pressed() || len(d.unlinked) > maxUnlinked ||
+		d.reclaimable<<d.geo.clusterBits >= maxDiscarded
+	return pressed, len(d.retired) > 0
 }
 
-// maxUnlinked bounds the list of what waits to be counted down.
-const maxUnlinked = 1 << 16
+const (
+	// maxUnlinked bounds the list of what waits to be counted down.
+	maxUnlinked = 1 << 16
+	// maxDiscarded is how many discarded bytes are worth a flush, so that they
+	// are used again before the file grows.
+	maxDiscarded = 8 << 20
+)
 
 // patchHeader writes a field of the header and makes it durable. Needs mu
 // exclusively.

@@ -137,7 +137,7 @@ func (l *hostiles) l1Tables() {
 	for _, off := range []uint64{1 << 30, 1 << 55, 1<<56 - 4096} {
 		l.add(fmt.Sprintf("l1_table_offset %#x", off), "v3", corrupt("Active L1 table of 8 bytes at %#x lies beyond the end of the file", off), field64(hL1Offset, off)).inspects(opens).unlike(cutTable)
 	}
-	l.add("l1 table at the end of the file", "v3", corrupt("Active L1 table of 8 bytes at"), func(f *forge) { f.put64(hL1Offset, uint64(len(f.b))) }).inspects(opens).unlike(cutTable)
+	l.add("l1 table at the end of the file", "v3", corrupt("Active L1 table of 8 bytes at"), func(f *forge) { f.put64(hL1Offset, (uint64(len(f.b))+4095)&^4095) }).inspects(opens).unlike(cutTable)
 }
 
 // Reasons to decide otherwise than QEMU, which reads tables that lie beyond the

@@ -123,12 +123,14 @@ type disk struct {
 	reftableDirty map[int64]bool // by sector
 	refs          *cache.Cache
 	meta          metaMap
-	freeHint      int64   // no cluster below it is free
+	searchFrom    int64   // the cluster at which the search for space goes on
 	fileEnd       int64   // clusters from here on have never been written
 	extended      bool    // fileEnd has moved since the image was opened
 	pack          hostOff // where the next compressed data may go; 0: nowhere
 	newData       bool    // links were set since the last collect
 	unlinked      []hostRun
+	reclaimable   int64 // clusters in unlinked that the guest has discarded
+	flushing      bool  // tables are on their way to where they were
 	retired       []retired
 	cause         cause     // why space is given up just now
 	punching      bool      // space that becomes free just now goes back to the file system

@@ -205,9 +205,25 @@ func (d *disk) claim(kind metaKind, off hostOff, n int64) {
 // be nothing else. It stays claimed until it is freed. Needs mu exclusively.
 func (d *disk) replaced(off hostOff, n int64) {
 	first, count := int64(off)>>d.geo.clusterBits, d.geo.clusters(n)
-	d.meta.remove(first, count)
-	d.meta.add(metaReplaced, first, count)
+	d.markReplaced(first, count)
 	d.release(first, count)
+}
+
+func (d *disk) markReplaced(first, n int64) {
+	d.meta.remove(first, n)
+	d.meta.add(metaReplaced, first, n)
+}
+
+// freeTable is replaced for a table that is no longer named on disk either: it is
+// free at once. While a flush runs that may still write it, it waits for the next
+// one. Needs mu exclusively.
+func (d *disk) freeTable(r hostRun) error {
+	d.markReplaced(r.start, r.n)
+	if d.flushing || d.discards.passes(d.cause) {
+		d.release(r.start, r.n)
+		return nil
+	}
+	return d.countDown(&[]hostRun{r})
 }
 
 // mayWriteMeta refuses a write of n bytes of a kind at off that would touch

@@ -46,7 +46,7 @@ func (d *disk) preallocate(off guestOff, n int64) (allocation, error) {
 	n = min(n, d.sliceSpan(off))
 	r := d.ranges.Acquire(int64(off), d.geo.alignUp(n))
 	defer d.ranges.Release(r)
-	a, err := d.plan(off, n)
+	a, err := d.plan(off, n, 0)
 	if err != nil {
 		return a, err
 	}

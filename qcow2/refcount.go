@@ -137,7 +137,7 @@ func (d *disk) freed(c int64) error {
 	if r, ok := d.meta.hit(c, 1); ok && r.kind != metaReplaced {
 		return d.corrupt(block.Corruptf("Preventing freeing of metadata (%s) at offset %#x", r.kind, c<<d.geo.clusterBits))
 	}
-	d.freeHint = min(d.freeHint, c)
+	d.searchFrom = min(d.searchFrom, c)
 	if d.punching {
 		d.holes = appendRun(d.holes, hostRun{start: c, n: 1})
 	}
@@ -156,6 +156,9 @@ func (d *disk) freed(c int64) error {
 // fall after the links that said so are on disk (see retire).
 func (d *disk) release(c, n int64) {
 	d.unlinked = appendRun(d.unlinked, hostRun{start: c, n: n, hole: d.discards.passes(d.cause)})
+	if d.cause == byRequest {
+		d.reclaimable += n
+	}
 }
 
 // appendRun adds a run to a list, as part of the last one if it follows that.
@@ -183,58 +186,62 @@ func (d *disk) releaseEntry(e l2Entry) {
 	}
 }
 
-// newRefblocks makes the refcount blocks that are missing for a run of n
-// clusters. Clusters from start on are free; from missing on, which is start or
-// follows it, they have no block. The blocks lie at the start, so that the run
-// can follow them, and count themselves.
-func (d *disk) newRefblocks(start, missing, n int64) error {
-	d.event(block.EventRefblockAlloc)
-	g := &d.geo
-	first := missing >> g.refBits
-	blocks := int64(1)
-	for (start+blocks+n-1)>>g.refBits >= first+blocks {
-		blocks++
-	}
-	if need := first + blocks; need > int64(len(d.reftable)) {
-		// The new table lies behind all that the old one covers, and the run
-		// may have to go behind that.
-		return d.growReftable(need, need+int64(len(d.reftable)))
-	}
-	for i := range blocks {
-		if d.reftable[first+i] != 0 {
-			blocks = i // the run ends, or goes on, in clusters that have a block
-			break
+// missingRefblock returns the index of the first refcount block that the clusters
+// from start on have not, -1 if they have all.
+func (d *disk) missingRefblock(start, n int64) int64 {
+	for i := start >> d.geo.refBits; i <= (start+n-1)>>d.geo.refBits; i++ {
+		if !d.hasRefblock(i) {
+			return i
 		}
 	}
-	if err := d.mayAllocate(start, blocks); err != nil {
-		return err
-	}
-	return d.writeRefblocks(start, first, blocks)
+	return -1
 }
 
-// writeRefblocks writes the refcount blocks first to first+n-1, which count
-// themselves, to the clusters from start on.
-func (d *disk) writeRefblocks(start, first, n int64) error {
-	g := &d.geo
-	data := make([]byte, n<<g.clusterBits)
-	for c := max(start, first<<g.refBits); c < start+n; c++ {
-		in := c - first<<g.refBits
-		setRef(data[in>>g.refBits<<g.clusterBits:], in&(1<<g.refBits-1), g.refOrder, 1)
+func (d *disk) hasRefblock(i int64) bool {
+	return i < int64(len(d.reftable)) && d.reftable[i]&^reftableReserved != 0
+}
+
+// newRefblock is a step towards refcount block i: the block itself, or first a
+// larger table for it, or the block that counts the cluster where it will lie.
+func (d *disk) newRefblock(i int64) error {
+	d.event(block.EventRefblockAlloc)
+	if i >= int64(len(d.reftable)) {
+		return d.growReftable(i)
 	}
-	d.event(block.EventRefblockAllocWrite)
-	if _, err := d.file.WriteAt(data, start<<g.clusterBits); err != nil {
+	c, err := d.findFree(1)
+	if err != nil {
 		return err
 	}
-	for c := start; c < min(start+n, first<<g.refBits); c++ {
+	if by := c >> d.geo.refBits; by != i && !d.hasRefblock(by) {
+		return d.newRefblock(by)
+	}
+	if err := d.mayAllocate(c, 1); err != nil {
+		return err
+	}
+	return d.writeRefblock(i, c)
+}
+
+// writeRefblock writes the refcount block i to cluster c and counts that, which may
+// well be in the block itself.
+func (d *disk) writeRefblock(i, c int64) error {
+	g := &d.geo
+	data := make([]byte, g.clusterSize)
+	own := c>>g.refBits == i
+	if own {
+		setRef(data, c&(1<<g.refBits-1), g.refOrder, 1)
+	}
+	d.event(block.EventRefblockAllocWrite)
+	if _, err := d.file.WriteAt(data, c<<g.clusterBits); err != nil {
+		return err
+	}
+	if !own {
 		if err := d.addRef(c, 1); err != nil {
 			return err
 		}
 	}
-	d.extend(start + n)
-	d.claim(metaRefblock, hostOff(start<<g.clusterBits), n<<g.clusterBits)
-	for i := range n {
-		d.setReftable(first+i, uint64((start+i)<<g.clusterBits))
-	}
+	d.extend(c + 1)
+	d.claim(metaRefblock, hostOff(c<<g.clusterBits), g.clusterSize)
+	d.setReftable(i, uint64(c<<g.clusterBits))
 	return nil
 }
 
@@ -243,55 +250,51 @@ func (d *disk) setReftable(i int64, entry uint64) {
 	d.reftableDirty[i/64] = true
 }
 
-// growReftable moves the refcount table to a place where it has room for at
-// least need entries, and if it can for want. The new table, and the refcount blocks that count it, lie
-// behind all that the old one covers, so none of it is known to anybody before
-// the header says so.
-func (d *disk) growReftable(need, want int64) error {
+// growReftable moves the refcount table to where it has room for entry i, and for
+// half as many again as will be in use. The new table, behind the refcount blocks
+// that count both, lies behind all that block i will count, which is behind all
+// that the old table covers, so none of it is known to anybody before the header
+// says so. The size and the place are those that QEMU chooses.
+func (d *disk) growReftable(i int64) error {
 	d.event(block.EventReftableGrow)
 	g := &d.geo
-	old := int64(len(d.reftable))
-	first := old << g.refBits
-	perCluster := g.clusterSize / 8
-	want = max(need, min(max(want, old+old/2), maxReftableBytes/8))
-	tableClusters := (want + perCluster - 1) / perCluster
-	blocks := int64(1)
-	for blocks<<g.refBits < tableClusters+blocks || old+blocks > tableClusters*perCluster {
-		if old+blocks > tableClusters*perCluster {
-			tableClusters++
-			continue
-		}
+	first := (i + 1) << g.refBits
+	blocks, table := int64(0), int64(0)
+	for blocks<<g.refBits < i+1+table {
 		blocks++
+		table = g.clusters((i + 1 + blocks) * 3 / 2 * 8)
 	}
-	if tableClusters*g.clusterSize > maxReftableBytes {
-		return block.Errorf(block.ErrNoSpace, "refcount table needs %d bytes, the limit is %d", tableClusters*g.clusterSize, maxReftableBytes)
+	table = min(table, maxReftableBytes>>g.clusterBits)
+	if need := i + 1 + blocks; need > table<<g.clusterBits/8 {
+		return block.Errorf(block.ErrNoSpace, "refcount table needs %d entries, the limit is %d", need, table<<g.clusterBits/8)
 	}
-	if (first+tableClusters+blocks)<<g.clusterBits >= maxHostOffset {
+	if (first+table+blocks)<<g.clusterBits >= maxHostOffset {
 		return block.Errorf(block.ErrNoSpace, "refcount table would lie beyond offset %#x", int64(maxHostOffset))
 	}
-	if err := d.mayAllocate(first, tableClusters+blocks); err != nil {
+	if err := d.mayAllocate(first, table+blocks); err != nil {
 		return err
 	}
-	table := make([]uint64, tableClusters*perCluster)
-	copy(table, d.reftable)
-	return d.writeNewReftable(table, first, tableClusters, blocks)
+	entries := make([]uint64, table<<g.clusterBits/8)
+	copy(entries, d.reftable)
+	return d.writeNewReftable(entries, first, blocks)
 }
 
-// writeNewReftable puts the table at cluster first and blocks refcount blocks
-// behind it, and switches the header over.
-func (d *disk) writeNewReftable(table []uint64, first, tableClusters, blocks int64) error {
+// writeNewReftable puts so many refcount blocks at cluster first and the table
+// behind them, and switches the header over.
+func (d *disk) writeNewReftable(table []uint64, first, blocks int64) error {
 	g := &d.geo
-	counts := make([]byte, blocks*g.clusterSize)
+	tableClusters := int64(len(table)) * 8 >> g.clusterBits
+	counts := make([]byte, blocks<<g.clusterBits)
 	for i := range tableClusters + blocks {
 		setRef(counts[i>>g.refBits*g.clusterSize:], i&(1<<g.refBits-1), g.refOrder, 1)
 	}
 	for i := range blocks {
-		table[first>>g.refBits+i] = uint64((first + tableClusters + i) << g.clusterBits)
+		table[first>>g.refBits+i] = uint64((first + i) << g.clusterBits)
 	}
-	off := first << g.clusterBits
+	off := (first + blocks) << g.clusterBits
 	d.event(block.EventRefblockAllocBlocks)
 	d.event(block.EventRefblockAllocTable)
-	if _, err := d.file.WriteAt(append(encodeTable(table), counts...), off); err != nil {
+	if _, err := d.file.WriteAt(append(counts, encodeTable(table)...), first<<g.clusterBits); err != nil {
 		return err
 	}
 	// Before the header names the new table, it and all blocks that it names
@@ -306,14 +309,14 @@ func (d *disk) writeNewReftable(table []uint64, first, tableClusters, blocks int
 	if err := d.patchHeader(atReftable, field[:]); err != nil {
 		return err
 	}
-	d.replaced(hostOff(d.hdr.reftableOffset), int64(d.hdr.reftableClusters)<<g.clusterBits)
+	old := hostRun{start: int64(d.hdr.reftableOffset) >> g.clusterBits, n: int64(d.hdr.reftableClusters)}
 	d.hdr.reftableOffset, d.hdr.reftableClusters = uint64(off), uint32(tableClusters)
 	d.reftable = table
 	clear(d.reftableDirty)
 	d.claim(metaReftable, hostOff(off), tableClusters*g.clusterSize)
-	d.claim(metaRefblock, hostOff(off)+hostOff(tableClusters*g.clusterSize), blocks*g.clusterSize)
+	d.claim(metaRefblock, hostOff(first<<g.clusterBits), blocks<<g.clusterBits)
 	d.extend(first + tableClusters + blocks)
-	return nil
+	return d.freeTable(old)
 }
 
 func encodeTable(t []uint64) []byte {

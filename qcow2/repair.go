@@ -324,7 +324,7 @@ func (k *checker) switchReftable(table []uint64, off, clusters int64) error {
 	}
 	d.reftable, k.reftable = table, table
 	clear(d.reftableDirty)
-	d.freeHint = 0
+	d.searchFrom = 0
 	size, err := d.file.Size()
 	if err != nil {
 		return err

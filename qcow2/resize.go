@@ -145,7 +145,7 @@ func (d *disk) zeroTail(from, to guestOff) error {
 		}
 		n := e.Length
 		if e.Kind == block.Data || e.Kind == block.Special || e.Kind == block.Below && d.backing != nil && d.backing.Size() > int64(from) {
-			n, err = d.writeRun(zeros[:min(n, int64(len(zeros)))], from)
+			n, err = d.writeRun(zeros[:min(n, int64(len(zeros)))], from, new(int64))
 		}
 		if err != nil {
 			return err
@@ -302,7 +302,7 @@ func (d *disk) growL1(need int64) error {
 	}
 	d.event(block.EventL1GrowAlloc)
 	clusters := d.geo.clusters(need * 8)
-	run, err := d.alloc(clusters, clusters)
+	run, err := d.alloc(clusters)
 	if err != nil {
 		return err
 	}

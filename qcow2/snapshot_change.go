@@ -294,7 +294,7 @@ func (d *disk) writeSnapshots(records []snapshotRecord, oldSize int64) error {
 	off := hostOff(0)
 	if len(records) > 0 {
 		n := d.geo.clusters(int64(len(table)))
-		run, err := d.alloc(n, n)
+		run, err := d.alloc(n)
 		if err != nil {
 			return err
 		}

@@ -68,7 +68,7 @@ func (d *disk) beginSwap(n int64, tables []int64) (*swap, error) {
 // for want of space fails here.
 func (c *swap) setAside(n int64, tables []int64) error {
 	for _, clusters := range tables {
-		run, err := c.d.alloc(clusters, clusters)
+		run, err := c.d.alloc(clusters)
 		if err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func (c *swap) setAside(n int64, tables []int64) error {
 		if c.table.n != table {
 			c.d.unalloc(c.table)
 			c.table = hostRun{}
-			run, err := c.d.alloc(table, table)
+			run, err := c.d.alloc(table)
 			if err != nil {
 				return err
 			}
@@ -97,30 +97,21 @@ func (c *swap) setAside(n int64, tables []int64) error {
 
 // addSingles allocates single clusters until there are n.
 func (c *swap) addSingles(n int64) error {
-	have := int64(0)
-	for _, r := range c.singles {
-		have += r.n
-	}
-	for have < n {
-		run, err := c.d.alloc(1, n-have)
+	for int64(len(c.singles)) < n {
+		run, err := c.d.alloc(1)
 		if err != nil {
 			return err
 		}
 		c.singles = append(c.singles, run)
-		have += run.n
 	}
 	return nil
 }
 
 // single takes one of the clusters that were set aside.
 func (c *swap) single() hostOff {
-	r := &c.singles[0]
-	off := r.off(&c.d.geo)
-	c.taken = append(c.taken, hostRun{start: r.start, n: 1})
-	if r.start, r.n = r.start+1, r.n-1; r.n == 0 {
-		c.singles = c.singles[1:]
-	}
-	return off
+	r := c.singles[0]
+	c.taken, c.singles = append(c.taken, r), c.singles[1:]
+	return r.off(&c.d.geo)
 }
 
 func (d *disk) countBlocks() (n int64) {
@@ -292,7 +283,7 @@ func (c *swap) undo() {
 	if d.broken != nil {
 		return
 	}
-	d.freeHint, d.pack = 0, 0
+	d.searchFrom, d.pack = 0, 0
 	for _, r := range slices.Concat(c.tables, c.taken, c.singles, []hostRun{c.table}) {
 		d.unalloc(r)
 	}

@@ -188,7 +188,7 @@ func (d *disk) readWholeL2(data []byte, table hostOff) error {
 // table's place on disk is its own, and a full disk can't stop later changes.
 // Needs mu exclusively.
 func (d *disk) newTable(kind metaKind, data []byte) (hostOff, error) {
-	run, err := d.alloc(1, 1)
+	run, err := d.alloc(1)
 	if err != nil {
 		return 0, err
 	}

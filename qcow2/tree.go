@@ -219,7 +219,7 @@ func (d *disk) dropOwn(l1 []uint64) (shared bool, err error) {
 
 // relieveAlone is relieve for who excludes flushes.
 func (d *disk) relieveAlone() error {
-	if d.pressed() {
+	if pressed, _ := d.pressed(); pressed {
 		return d.flush()
 	}
 	return nil

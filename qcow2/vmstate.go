@@ -27,7 +27,7 @@ func (d *disk) WriteVMState(p []byte, off int64) error {
 		return d.settle(err)
 	}
 	for at += guestOff(off); len(p) > 0; {
-		n, err := d.writeRun(p, at)
+		n, err := d.writeRun(p, at, new(int64))
 		if err != nil {
 			return d.settle(err)
 		}

@@ -184,7 +184,7 @@ func (w *widening) adopt() error {
 	d.geo.refOrder, d.geo.refBits = w.geo.refOrder, w.geo.refBits
 	d.reftable = w.table
 	clear(d.reftableDirty)
-	d.freeHint, d.pack = 0, 0
+	d.searchFrom, d.pack = 0, 0
 	d.extend(w.first + w.clusters + int64(len(w.used)))
 	if err := d.mapMetadata(); err != nil {
 		return d.poison(err)

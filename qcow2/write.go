@@ -18,8 +18,9 @@ func (d *disk) WriteAt(p []byte, off int64) error {
 		return err
 	}
 	defer d.markDirty(off, int64(len(p)))
+	var next int64
 	for len(p) > 0 {
-		n, err := d.writeRun(p, guestOff(off))
+		n, err := d.writeRun(p, guestOff(off), &next)
 		if err != nil {
 			return d.settle(err)
 		}
@@ -29,8 +30,9 @@ func (d *disk) WriteAt(p []byte, off int64) error {
 }
 
 // writeRun writes the start of p and returns how much; 0 says that the tables
-// have changed and it is to be tried again.
-func (d *disk) writeRun(p []byte, off guestOff) (int64, error) {
+// have changed and it is to be tried again. New space goes on at the host cluster
+// next, if that is free; afterwards next is behind what has been written.
+func (d *disk) writeRun(p []byte, off guestOff, next *int64) (int64, error) {
 	if d.crypt != nil {
 		start := d.sectorEdge(off, 0)
 		r := d.sectors.Acquire(int64(start), int64(off-start)+int64(len(p))+sectors.Size)
@@ -41,13 +43,14 @@ func (d *disk) writeRun(p []byte, off guestOff) (int64, error) {
 		return 0, err
 	}
 	if n > 0 {
+		*next = int64(host+hostOff(n)) >> d.geo.clusterBits
 		d.event(block.EventWriteAIO)
 		return n, d.writeData(p[:n], host, off)
 	}
 	if err := d.relieve(); err != nil {
 		return 0, err
 	}
-	return d.writeNew(p, off)
+	return d.writeNew(p, off, next)
 }
 
 // inPlace returns where the run from off on can be written without touching a
@@ -80,16 +83,17 @@ func (d *disk) inPlace(off guestOff, n int64) (hostOff, int64, error) {
 
 // writeNew writes the start of p, up to the end of an L2 slice, where it needs
 // space or an entry changed.
-func (d *disk) writeNew(p []byte, off guestOff) (int64, error) {
+func (d *disk) writeNew(p []byte, off guestOff, next *int64) (int64, error) {
 	n := min(int64(len(p)), d.sliceSpan(off))
 	start, end := d.geo.alignDown(int64(off)), d.geo.alignUp(int64(off)+n)
 	r := d.ranges.Acquire(start, end-start)
 	defer d.ranges.Release(r)
 
-	a, err := d.plan(off, n)
+	a, err := d.plan(off, n, *next)
 	if err != nil || a.clusters == 0 {
 		return 0, err
 	}
+	*next = int64(a.host)>>d.geo.clusterBits + a.clusters
 	n = min(n, a.end(&d.geo)-int64(off))
 	err = d.fill(&a, p[:n], off)
 	if err == nil {
@@ -126,10 +130,10 @@ func (a *allocation) end(g *geometry) int64 { return int64(a.off) + a.clusters<<
 // plan decides where the clusters from off on go, as many as can be treated
 // alike, and counts new ones. No clusters: the first can be written in place
 // after all. The guest range is locked. Takes mu.
-func (d *disk) plan(off guestOff, n int64) (allocation, error) {
+func (d *disk) plan(off guestOff, n, next int64) (allocation, error) {
 	for {
 		d.mu.Lock()
-		a, missing, err := d.planLocked(off, n)
+		a, missing, err := d.planLocked(off, n, next)
 		d.mu.Unlock()
 		if missing == 0 || err != nil {
 			return a, err
@@ -140,7 +144,7 @@ func (d *disk) plan(off guestOff, n int64) (allocation, error) {
 	}
 }
 
-func (d *disk) planLocked(off guestOff, n int64) (a allocation, missing hostOff, err error) {
+func (d *disk) planLocked(off guestOff, n, next int64) (a allocation, missing hostOff, err error) {
 	if err := d.refusal(); err != nil {
 		return a, 0, err
 	}
@@ -173,7 +177,7 @@ func (d *disk) planLocked(off guestOff, n int64) (a allocation, missing hostOff,
 		}
 		a.clusters++
 	}
-	if err := d.place(&a, first, reuse); err != nil {
+	if err := d.place(&a, first, reuse, next); err != nil {
 		return allocation{}, 0, err
 	}
 	last := d.entryAt(b, at+int(a.clusters-1)<<d.geo.entryBits)
@@ -213,7 +217,7 @@ func (d *disk) reusable(e l2Entry) bool {
 
 // place finds the host clusters of a. In an external data file they are where
 // the guest's are; nothing is counted there.
-func (d *disk) place(a *allocation, first l2Entry, reuse bool) (err error) {
+func (d *disk) place(a *allocation, first l2Entry, reuse bool, next int64) (err error) {
 	switch {
 	case d.external:
 		a.host = hostOff(a.off)
@@ -221,7 +225,7 @@ func (d *disk) place(a *allocation, first l2Entry, reuse bool) (err error) {
 		a.host = first.host()
 		return d.mayWriteData(a.host, a.clusters<<d.geo.clusterBits)
 	default:
-		if a.run, err = d.alloc(1, a.clusters); err != nil {
+		if a.run, err = d.allocNext(next, a.clusters); err != nil {
 			return err
 		}
 		a.host, a.clusters = a.run.off(&d.geo), a.run.n

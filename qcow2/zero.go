@@ -32,8 +32,12 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 }
 
 // zeroEdge makes parts of units zero. A unit that reads as zero anyway becomes
-// zero as a whole; in others zeros are written.
+// zero as a whole; in others zeros are written, and also in whole units that it
+// is called for.
 func (d *disk) zeroEdge(from, to guestOff, mark func(l2Entry, uint64) (l2Entry, change)) error {
+	if int64(to-from) >= 1<<d.geo.unitBits {
+		return d.zeroAsData(from, to, false)
+	}
 	for from < to {
 		start := from &^ (1<<d.geo.unitBits - 1)
 		end := min(start+1<<d.geo.unitBits, guestOff(d.Size()))
@@ -308,9 +312,10 @@ func (d *disk) zeroAsData(from, to guestOff, own bool) error {
 	if !own && d.oldIsZero(from, to) && d.canMarkZero() {
 		return nil
 	}
+	var next int64
 	for from < to {
 		n := min(int64(to-from), int64(len(zeros)))
-		k, err := d.writeRun(zeros[:n], from)
+		k, err := d.writeRun(zeros[:n], from, &next)
 		if err != nil {
 			return err
 		}
