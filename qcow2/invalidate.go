@@ -113,7 +113,7 @@ func (d *disk) replaceBy(fresh *disk) {
 	d.l2.Clear()
 	d.refs.Clear()
 	clear(d.reftableDirty)
-	d.freeHint, d.pack, d.extended = 0, 0, false
+	d.searchFrom, d.pack, d.extended = 0, 0, false
 	d.retired, d.holes = nil, nil
 	d.bitmaps.setList(fresh.bitmaps.list)
 	d.bitmaps.begun.Store(false)
