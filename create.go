@@ -327,7 +327,7 @@ func (o *Output) open() (err error) {
 	}
 	if r, ok := p.o.Policy.(rules); ok {
 		c := &chain{rules: r, formats: p.o.formats(), passphrase: p.o.Passphrase}
-		f.Policy = c.below(o.file.File(), nil)
+		f.Policy = c.below(o.file.File(), Target{})
 	}
 	o.Image, err = p.Settings.format.Open(o.file.File(), f)
 	return err

@@ -146,7 +146,7 @@ func (c *chain) openIn(s source, t Target, o *OpenOptions) (*Image, error) {
 		return nil, err
 	}
 	if c.rules != nil {
-		p.Policy = c.below(s.local, t.Backing)
+		p.Policy = c.below(s.local, t)
 	}
 	if by != named {
 		p.LooksLike = func(head, end []byte, size int64) string {

@@ -74,6 +74,8 @@ func (c *chain) base(t Target, open opener, o *OpenOptions) (source, error) {
 	switch {
 	case t.Null != nil:
 		return source{file: &nullFile{t.Null.Size}}, nil
+	case t.Quorum != nil:
+		return c.quorum(t.Quorum, o)
 	case t.File != nil:
 		return c.imageAsFile(t, o)
 	}

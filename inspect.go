@@ -17,7 +17,7 @@ type Info struct {
 	// DiskSize is how many bytes the file takes up, -1 if that is not known.
 	DiskSize int64
 	// BackingPath is where the image below would be looked for; empty if
-	// there is none.
+	// there is none, or if that can't be told.
 	BackingPath string
 	// Guessed: the format was not given.
 	Guessed bool
@@ -92,7 +92,7 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 			info.DiskSize = n
 		}
 	}
-	if d.BackingName != "" {
+	if !(t.scattered() && needsDirectory(d.BackingName)) {
 		info.BackingPath = BackingPath(t.Path, d.BackingName)
 	}
 	return info, nil

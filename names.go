@@ -30,10 +30,12 @@ type Target struct {
 	ReadOnly bool
 	// ForceShare is OpenOptions.ForceShare.
 	ForceShare bool
-	// File is an image whose disk is the file of this one, and Null a disk
-	// that is nowhere, each in place of the file at Path.
-	File *Target
-	Null *Null
+	// File is an image whose disk is the file of this one, Null a disk that is
+	// nowhere, and Quorum one that is in several places; each in place of the
+	// file at Path.
+	File   *Target
+	Null   *Null
+	Quorum *Quorum
 	// Copy is a raw image that must always be the same as the file: a
 	// difference is an error. Nil for none.
 	Copy *Target
@@ -86,14 +88,14 @@ func (t *Target) nameOf(options map[string]string) string {
 		return "blkdebug:" + t.config + ":" + t.Path
 	case plain && t.Copy != nil && t.Copy.Name() == t.Copy.Path:
 		return "blkverify:" + t.Copy.Path + ":" + t.Path
-	case plain && t.Faults == nil && t.File == nil && (t.Null == nil || t.Null.Size == defaultNullSize):
+	case plain && t.Faults == nil && t.File == nil && t.Quorum == nil && (t.Null == nil || t.Null.Size == defaultNullSize):
 		return t.Path
 	}
 	text, err := json.Marshal(nested(options, t.Format))
 	if err != nil {
 		return t.Path
 	}
-	return "json:" + strings.NewReplacer(`":`, `": `, `,"`, `, "`).Replace(string(text))
+	return "json:" + strings.NewReplacer(`":`, `": `, `,"`, `, "`, `},{`, `}, {`).Replace(string(text))
 }
 
 // nested makes an object of options, with one for each child.
@@ -105,6 +107,7 @@ func nested(options nodeOptions, driver string) map[string]any {
 			object[role] = nested(child, "")
 		}
 	}
+	nestedLists(own, object)
 	for key, value := range own {
 		object[key] = value
 		if _, err := strconv.ParseUint(value, 10, 64); err == nil {

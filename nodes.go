@@ -64,7 +64,7 @@ const (
 
 // isProtocol reports whether a driver stands for a file and no format.
 func isProtocol(driver string) bool {
-	return slices.Contains([]string{"file", "host_device", "blkdebug", "blkverify", "null-co", "null-aio"}, driver)
+	return slices.Contains([]string{"file", "host_device", "blkdebug", "blkverify", "null-co", "null-aio", quorumName}, driver)
 }
 
 // parseNode reads the options of a node. The name is that of a file and goes
@@ -121,7 +121,7 @@ func (o nodeOptions) takeProtocol() error {
 		maps.Copy(o, inner)
 		return nil
 	}
-	if !isProtocol(protocol) {
+	if !isProtocol(protocol) || protocol == quorumName {
 		return refuseProtocol(protocol)
 	}
 	o["driver"] = protocol
@@ -176,7 +176,7 @@ func (t *Target) standOn(below Target) {
 		t.File = &below
 		return
 	}
-	t.File, t.Null, t.Copy, t.Faults, t.device = below.File, below.Null, below.Copy, below.Faults, below.device
+	t.File, t.Null, t.Quorum, t.Copy, t.Faults, t.device = below.File, below.Null, below.Quorum, below.Copy, below.Faults, below.device
 	t.config, t.inline = below.config, below.inline
 }
 
@@ -236,14 +236,16 @@ func parseBacking(o nodeOptions) (Target, error) {
 }
 
 // placed reports whether it is said where the file is.
-func (t *Target) placed() bool { return t.Path != "" || t.File != nil || t.Null != nil }
+func (t *Target) placed() bool {
+	return t.Path != "" || t.File != nil || t.Null != nil || t.Quorum != nil
+}
 
 // over returns t with the path and the format of u where it has none.
 func (t Target) over(u Target) Target {
 	if t.placed() {
 		return t
 	}
-	t.Path, t.File, t.Null = u.Path, u.File, u.Null
+	t.Path, t.File, t.Null, t.Quorum = u.Path, u.File, u.Null, u.Quorum
 	t.Format = cmp.Or(t.Format, u.Format)
 	t.KeySecret = cmp.Or(t.KeySecret, u.KeySecret)
 	return t
@@ -296,6 +298,8 @@ func parseProtocol(driver string, o nodeOptions) (t Target, err error) {
 		err = t.takeBlkverify(o)
 	case "null-co", "null-aio":
 		err = t.takeNull(driver, o)
+	case quorumName:
+		err = t.takeQuorum(o)
 	default:
 		err = t.takePath(driver, o)
 	}
@@ -303,7 +307,12 @@ func parseProtocol(driver string, o nodeOptions) (t Target, err error) {
 	if err == nil {
 		err = t.takeCommon(o)
 	}
-	if key := o.first(); err == nil && key != "" {
+	key := o.first()
+	switch {
+	case err != nil || key == "":
+	case driver == quorumName:
+		err = block.Unsupportedf("Block format '%s' does not support the option '%s'", driver, key)
+	default:
 		err = block.Unsupportedf("Block protocol '%s' doesn't support the option '%s'", driver, key)
 	}
 	return t, err

@@ -5,6 +5,7 @@ package diskimg
 // but through here.
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -147,7 +148,8 @@ type chain struct {
 	passphrase Passphrase
 	noIO       bool // nothing will be read
 	// next says more of the backing image than its name does; nil for nothing.
-	next *Target
+	next      *Target
+	scattered bool // the image has no directory
 }
 
 type fileID struct{ dev, ino uint64 }
@@ -177,10 +179,10 @@ func (c *chain) limit() int {
 // OpenImage implements block.Policy.
 func (c *chain) OpenImage(ref block.Ref) (*Image, error) {
 	img, err := c.openImage(ref)
-	if err != nil {
+	if err != nil && !errors.Is(err, errScattered) {
 		return nil, &sentence.Error{Text: "Could not open backing file: " + sentence.Of(err), Err: err}
 	}
-	return img, nil
+	return img, err
 }
 
 func (c *chain) openImage(ref block.Ref) (*Image, error) {
@@ -206,16 +208,24 @@ func (c *chain) findImage(ref block.Ref) (Target, opener, error) {
 	if c.next != nil && c.next.placed() {
 		return *c.next, openLocal, nil
 	}
-	t, open, err := c.rules.find(ref)
+	t, open, err := c.find(ref)
 	if err == nil && c.next != nil {
 		t = c.next.over(t)
 	}
 	return t, open, err
 }
 
+// find is rules.find for an image that need not have a directory.
+func (c *chain) find(ref block.Ref) (Target, opener, error) {
+	if c.scattered && needsDirectory(ref.Name) {
+		return Target{}, nil, errScattered
+	}
+	return c.rules.find(ref)
+}
+
 // OpenFile implements block.Policy.
 func (c *chain) OpenFile(ref block.Ref) (block.File, error) {
-	t, open, err := c.rules.find(ref)
+	t, open, err := c.find(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -242,11 +252,10 @@ func (c *chain) mayUse(f *storage.File, path string, lock storage.LockMode) erro
 	return fileError(path, f.Lock(lock.Use, lock.Share))
 }
 
-// below returns the policy for what an image in f refers to. about, if not nil,
-// is what else is known of its backing image.
-func (c *chain) below(f *storage.File, about *Target) *chain {
+// below returns the policy for what the image of t, in f, refers to.
+func (c *chain) below(f *storage.File, t Target) *chain {
 	next := *c
-	next.next = about
+	next.next, next.scattered = t.Backing, t.scattered()
 	var id fileID // of none, which counts for the depth
 	if f != nil {
 		id = idOf(f)

@@ -80,8 +80,10 @@ func (c *infoCommand) collect(name string) ([]diskimg.Info, error) {
 		}
 		list = append(list, info)
 		switch {
-		case !c.chain || info.BackingPath == "":
+		case !c.chain || info.BackingName == "":
 			return list, nil
+		case info.BackingPath == "":
+			return nil, failf("Could not determine absolute backing filename, but backing filename '%s' present", info.BackingName)
 		case !seen.add(info.Path):
 			return nil, failf("Backing file '%s' creates an infinite loop.", name)
 		case len(list) >= maxChain:
@@ -140,7 +142,11 @@ func printBacking(sh *shell, i diskimg.Info) {
 		return
 	}
 	sh.printf("backing file: %s", i.BackingName)
-	if i.BackingPath != i.BackingName {
+	switch i.BackingPath {
+	case i.BackingName:
+	case "":
+		sh.printf(" (cannot determine actual path)")
+	default:
 		sh.printf(" (actual path: %s)", i.BackingPath)
 	}
 	sh.printf("\n")
@@ -207,7 +213,7 @@ func infoObject(i diskimg.Info) object {
 	add(true, "format", i.Format)
 	add(i.DiskSize >= 0, "actual-size", i.DiskSize)
 	add(len(i.Specific) > 0, "format-specific", object{{"type", i.Format}, {"data", fieldsObject(i.Specific)}})
-	add(i.BackingName != "", "full-backing-filename", i.BackingPath)
+	add(i.BackingPath != "", "full-backing-filename", i.BackingPath)
 	add(i.Encrypted, "encrypted", true)
 	add(i.BackingName != "", "backing-filename", i.BackingName)
 	add(true, "dirty-flag", i.Dirty)
