@@ -63,6 +63,70 @@ func (d *disk) because(c cause) {
 	d.cause = c
 }
 
+// punchable reports whether what is discarded has only to be punched out of the
+// data file: a raw one is the disk, and entries lead there as before.
+func (d *disk) punchable() bool {
+	return d.hdr.autoclear&autoclearRawData != 0 && d.crypt == nil && !d.discards.KeepRequested
+}
+
+// punchRaw makes holes in a raw data file of the whole clusters of a range, and
+// calls rest for its edges; for all of it if that can't be.
+func (d *disk) punchRaw(off, n int64, rest func(from, to guestOff) error) error {
+	start, end := d.wholeInside(off, off+n)
+	if start == end {
+		return rest(guestOff(off), guestOff(off+n))
+	}
+	r := d.ranges.Acquire(start, end-start)
+	err := block.PunchHole(d.data, start, end-start)
+	d.ranges.Release(r)
+	if errors.Is(err, block.ErrUnsupported) {
+		return rest(guestOff(off), guestOff(off+n))
+	}
+	if err == nil {
+		err = rest(guestOff(off), guestOff(start))
+	}
+	if err == nil {
+		err = rest(guestOff(end), guestOff(off+n))
+	}
+	return err
+}
+
+// punchUnplaced gives the space back that an external data file has for the
+// clusters of a range that say zero and no place. The range is locked: nobody
+// else can be about to write there what will be seen. It need not wait for the
+// entries to be on disk, since what they lead to now is to be zero.
+func (d *disk) punchUnplaced(off, end int64) error {
+	d.mu.RLock()
+	passes := d.discards.passes(max(d.cause, byRequest))
+	d.mu.RUnlock()
+	for passes && off < end {
+		e, err := d.Resolve(off, end-off)
+		if err == nil && e.Kind == block.Zero && !e.HasOffset {
+			if start, stop := d.wholeInside(e.Start, e.End()); start < stop {
+				err = block.PunchHole(d.data, start, stop-start)
+			}
+		}
+		if errors.Is(err, block.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		off = e.End()
+	}
+	return nil
+}
+
+// wholeInside returns the part of [off, end) that consists of whole clusters, the
+// last of which may be cut off by the end of the disk.
+func (d *disk) wholeInside(off, end int64) (start, stop int64) {
+	start, stop = d.geo.alignUp(off), d.geo.alignDown(end)
+	if end == d.Size() {
+		stop = end
+	}
+	return start, max(start, stop)
+}
+
 // punch gives space that has become free back to the file system, neighbours at
 // once. After the links to it are gone from the disk, and before it can be used
 // again: mu is held exclusively. What can't be given back is free all the same.

@@ -270,3 +270,63 @@ func TestInactiveL2Overlap(t *testing.T) {
 		img.Close()
 	}
 }
+
+// What is discarded, or zeroed and may be unmapped, goes out of an external data
+// file as with QEMU, and the disk stays the same.
+func TestDataFileShrinks(t *testing.T) {
+	qemu.Need(t, "qemu-img", "qemu-io")
+	for _, c := range []struct {
+		name    string
+		off, n  int64
+		discard bool
+		flags   block.ZeroFlags
+		o       qcow2.DiscardOptions
+		command string
+	}{
+		{"discard", 64 << 10, 128 << 10, true, 0, qcow2.DiscardOptions{}, "discard 64k 128k"},
+		{"across clusters", 100 << 10, 300 << 10, true, 0, qcow2.DiscardOptions{}, "discard 100k 300k"},
+		{"up to the end", 3 << 20, 1 << 20, true, 0, qcow2.DiscardOptions{}, "discard 3M 1048064"},
+		{"ignored", 0, 1 << 20, true, 0, qcow2.DiscardOptions{Ignore: true}, "length"},
+		{"unmap", 70 << 10, 200 << 10, false, block.MayUnmap, qcow2.DiscardOptions{}, "write -zu 70k 200k"},
+		{"zero", 0, 1 << 20, false, 0, qcow2.DiscardOptions{}, "write -z 0 1M"},
+	} {
+		for _, raw := range []string{"off", "on"} {
+			path := t.TempDir() + "/disk"
+			twin := path + ".twin"
+			for _, name := range []string{path, twin} {
+				qemu.Create(t, name, "qcow2", 4<<20-512, map[string]string{"data_file": name + ".data", "data_file_raw": raw})
+				qemu.IO(t, name, "qcow2", "write -P 1 0 4193792")
+			}
+			qemu.IO(t, twin, "qcow2", c.command)
+			f, err := storage.OpenFile(path+".data", &storage.FileOptions{Writable: true})
+			must(t, err)
+			img := openFor(t, path, qcow2.OpenOptions{Writable: true, Data: f, Discard: c.o})
+			if c.discard {
+				err = img.Discard(c.off, min(c.n, img.Size()-c.off))
+			} else {
+				err = img.WriteZeroes(c.off, c.n, c.flags)
+			}
+			must(t, errors.Join(err, checkNoCorruption(img, true), img.Close()))
+			// The last block of the file is not a whole one.
+			if got, want := space(t, path+".data"), space(t, twin+".data"); got < want || got > want+4096 {
+				t.Errorf("%s, raw %s: the data file takes up %d bytes, QEMU's %d", c.name, raw, got, want)
+			}
+			qemu.Check(t, path, "qcow2")
+			qemu.Compare(t, path, "qcow2", twin, "qcow2")
+			if raw == "on" {
+				qemu.Compare(t, path, "qcow2", path+".data", "raw")
+			}
+		}
+	}
+}
+
+// space returns what a file takes up on disk.
+func space(t *testing.T, path string) int64 {
+	t.Helper()
+	f, err := storage.OpenFile(path, nil)
+	must(t, err)
+	defer f.Close()
+	n, err := f.AllocatedSize()
+	must(t, err)
+	return n
+}

@@ -21,6 +21,9 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 	defer d.markDirty(off, n)
 	own := flags&block.OwnZeroes != 0
 	asData := func(from, to guestOff) error { return d.zeroAsData(from, to, own) }
+	if flags&block.MayUnmap != 0 && !own && d.punchable() {
+		return d.settle(d.punchRaw(off, n, asData))
+	}
 	if !d.canMarkZero() || own && !d.geo.v3 {
 		return d.settle(asData(guestOff(off), guestOff(off+n)))
 	}
@@ -85,7 +88,7 @@ func (d *disk) canMarkZero() bool {
 // the edges stay as they are. Where an entry can't say zero, nothing is freed:
 // the backing image must not show through.
 func (d *disk) Discard(off, n int64) error {
-	if d.discards.Ignore || !d.canMarkZero() {
+	if d.discards.Ignore || !d.canMarkZero() && !d.punchable() {
 		return nil
 	}
 	token := d.enter()
@@ -94,14 +97,14 @@ func (d *disk) Discard(off, n int64) error {
 		return err
 	}
 	defer d.markDirty(off, n)
-	start, end := d.geo.alignUp(off), d.geo.alignDown(off+n)
-	if off+n == d.Size() {
-		end = off + n
-	}
-	if start >= end {
+	start, end := d.wholeInside(off, off+n)
+	if start == end {
 		return nil
 	}
 	skip := func(from, to guestOff) error { return nil }
+	if d.punchable() {
+		return d.settle(d.punchRaw(start, end-start, skip))
+	}
 	return d.settle(d.eachUnit(start, end-start, skip, func(e l2Entry, units uint64) (l2Entry, change) {
 		return d.discarded(e)
 	}))
@@ -222,7 +225,10 @@ func (d *disk) changeSlice(off, end guestOff, f func(l2Entry, uint64) (l2Entry, 
 	first := d.geo.alignDown(int64(off))
 	r := d.ranges.Acquire(first, d.geo.alignUp(int64(off)+n)-first)
 	defer d.ranges.Release(r)
-	return n, d.changeHeld(off, off+guestOff(n), f)
+	if err := d.changeHeld(off, off+guestOff(n), f); err != nil || !d.external {
+		return n, err
+	}
+	return n, d.punchUnplaced(int64(off), int64(off)+n)
 }
 
 // changeHeld changes the entries of a range that is locked and lies in one slice.
