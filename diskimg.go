@@ -59,6 +59,9 @@ type OpenOptions struct {
 	// CopyOnRead keeps in the image what is read from images below it, so that
 	// it need not be read from there again. With Writable.
 	CopyOnRead bool
+	// IgnoreDiscards has what is discarded stay as it is, and what is written
+	// over keep its space in the file. A target that says something else counts.
+	IgnoreDiscards bool
 	// Formats to know of; nil is the package's table.
 	Formats []Format
 }
@@ -122,6 +125,9 @@ func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 	if o.CopyOnRead || t.CopyOnRead {
 		img.CopyOnRead()
 	}
+	if t.ignoresDiscards(o) {
+		img.IgnoreDiscards()
+	}
 	return img, nil
 }
 
@@ -142,6 +148,7 @@ func (c *chain) openIn(s source, t Target, o *OpenOptions) (*Image, error) {
 		Offset: t.Offset, Size: t.Size, EncryptFormat: t.EncryptFormat, NoIO: c.noIO,
 		Passphrase: c.passphrase.of(t.Path, format.Name, t.KeySecret),
 	}
+	p.IgnoreDiscards = t.ignoresDiscards(o)
 	if p.Settings, err = format.settings(t.Settings); err != nil {
 		return nil, err
 	}

@@ -84,6 +84,9 @@ func (c *chain) base(t Target, open opener, o *OpenOptions) (source, error) {
 		f.Close()
 		err = block.Invalidf("'host_device' driver requires '%s' to be either a character or block device", t.Path)
 	}
+	if err == nil && t.keepSpace {
+		f.KeepSpace()
+	}
 	return source{f, f}, err
 }
 

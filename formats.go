@@ -71,6 +71,8 @@ type FormatOptions struct {
 	EncryptFormat string
 	// Offset and Size are the window of the file that is the disk; for raw.
 	Offset, Size int64
+	// IgnoreDiscards is that of OpenOptions: the image sees to discards itself.
+	IgnoreDiscards bool
 	// Settings are those of Format.Runtime that are given; nil is none.
 	Settings *Settings
 	// LooksLike is that of raw.OpenOptions. It is set if the format was guessed:
@@ -251,6 +253,7 @@ func openQcow2(f block.File, o FormatOptions) (*Image, error) {
 		Passphrase: o.Passphrase, EncryptFormat: o.EncryptFormat, NoIO: o.NoIO,
 		Backing: o.Backing,
 	}
+	p.Discard.KeepRequested = o.IgnoreDiscards
 	if s := o.Settings; s != nil {
 		if err := tuneQcow2(p, s); err != nil {
 			return nil, err

@@ -56,17 +56,20 @@ type Target struct {
 	Data *Target
 	// CopyOnRead is OpenOptions.CopyOnRead.
 	CopyOnRead bool
+	// IgnoreDiscards is OpenOptions.IgnoreDiscards; nil leaves it to them.
+	IgnoreDiscards *bool
 	// Compress has all that is written to File stored compressed.
 	Compress bool
 	// Settings are further options for the format, by QEMU's names: see
 	// Format.Runtime.
 	Settings map[string]string
 
-	driver string // what QEMU calls it, if it is no format
-	device bool   // the path is a device
-	config string // the file that Faults were read from
-	inline bool   // … besides options
-	name   string // see Name
+	keepSpace bool   // the file gives no space back to the file system
+	driver    string // what QEMU calls it, if it is no format
+	device    bool   // the path is a device
+	config    string // the file that Faults were read from
+	inline    bool   // … besides options
+	name      string // see Name
 }
 
 // Name returns the name of the target in QEMU's syntax: its path where that

@@ -177,7 +177,7 @@ func (t *Target) standOn(below Target) {
 		return
 	}
 	t.File, t.Null, t.Quorum, t.Copy, t.Faults, t.device = below.File, below.Null, below.Quorum, below.Copy, below.Faults, below.device
-	t.config, t.inline = below.config, below.inline
+	t.config, t.inline, t.keepSpace = below.config, below.inline, below.keepSpace
 }
 
 // missingFile says what is wrong with options that name no file.
@@ -456,11 +456,33 @@ func (t *Target) takeCommon(o nodeOptions) error {
 		return block.Invalidf("Invalid node-name: '%s'", name)
 	}
 	delete(o, "node-name")
-	if value, ok := o["discard"]; ok && !slices.Contains([]string{"ignore", "off", "unmap", "on"}, value) {
-		return block.Invalidf("Invalid discard option")
+	if err := t.takeDiscard(o); err != nil {
+		return err
+	}
+	return o.oneOf("detect-zeroes", "off", "on", "unmap")
+}
+
+func (t *Target) takeDiscard(o nodeOptions) error {
+	value, given := o["discard"]
+	if !given {
+		return nil
 	}
 	delete(o, "discard")
-	return o.oneOf("detect-zeroes", "off", "on", "unmap")
+	if !slices.Contains([]string{"ignore", "off", "unmap", "on"}, value) {
+		return block.Invalidf("Invalid discard option")
+	}
+	ignore := value == "ignore" || value == "off"
+	t.IgnoreDiscards = &ignore
+	t.keepSpace = t.keepSpace || isProtocol(t.driver) && ignore
+	return nil
+}
+
+// ignoresDiscards reports whether what is discarded stays as it is.
+func (t *Target) ignoresDiscards(o *OpenOptions) bool {
+	if t.IgnoreDiscards != nil {
+		return *t.IgnoreDiscards
+	}
+	return o.IgnoreDiscards
 }
 
 // nodeName is what a node can be called (QEMU QMP reference, BlockdevOptions).

@@ -357,3 +357,56 @@ func openTree(t *testing.T, name string, o *OpenOptions) *Image {
 	}
 	return img
 }
+
+// What is discarded goes out of the file if the disk and the file are to do so.
+func TestIgnoreDiscards(t *testing.T) {
+	const size = 1 << 20
+	for _, format := range []string{"qcow2", "raw"} {
+		for _, c := range []struct {
+			options        string
+			ignore         bool
+			zero, out, zap bool // it reads as zero; a discard, zeroing gives space back
+		}{
+			{"", false, true, true, true},
+			{"", true, false, false, format == "raw"},
+			{`,"discard":"ignore"`, false, false, false, format == "raw"},
+			{`,"discard":"unmap"`, true, true, true, true},
+			{`,"file":{"discard":"off"}`, false, format == "qcow2", false, false},
+		} {
+			for _, zeroes := range []bool{false, true} {
+				path := filepath.Join(t.TempDir(), "disk")
+				if err := Create(path, &CreateOptions{Format: format, Size: size}); err != nil {
+					t.Fatal(err)
+				}
+				name := fmt.Sprintf(`json:{"driver":%q,"file.filename":%q%s}`, format, path, c.options)
+				img := openTree(t, name, &OpenOptions{Writable: true, IgnoreDiscards: c.ignore})
+				p := bytes.Repeat([]byte{1}, size)
+				_, err := img.WriteAt(p, 0)
+				err = errors.Join(err, img.Flush())
+				if zeroes {
+					err = errors.Join(err, img.WriteZeroes(0, size, block.MayUnmap))
+				} else {
+					err = errors.Join(err, img.Discard(0, size))
+				}
+				_, rerr := img.ReadAt(p, 0)
+				if err := errors.Join(err, rerr, img.Close()); err != nil {
+					t.Fatal(err)
+				}
+				f, err := storage.OpenFile(path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n, err := f.AllocatedSize()
+				if err := errors.Join(err, f.Close()); err != nil {
+					t.Fatal(err)
+				}
+				if wantZero := c.zero || zeroes; zero.Is(p) != wantZero {
+					t.Errorf("%s, %v, zeroes %v: reads as zero: %v", name, c.ignore, zeroes, zero.Is(p))
+				}
+				if out := map[bool]bool{false: c.out, true: c.zap}[zeroes]; n < size == !out {
+					t.Errorf("%s, %v, zeroes %v: the file takes up %d bytes", name, c.ignore, zeroes, n)
+				}
+			}
+		}
+	}
+}

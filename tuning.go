@@ -28,7 +28,9 @@ func tuneQcow2(o *qcow2.OpenOptions, s *Settings) error {
 }
 
 func tuneDiscard(o *qcow2.OpenOptions, s *Settings) error {
-	o.Discard.KeepRequested = s.Has("pass-discard-request") && !s.Switch("pass-discard-request")
+	if s.Has("pass-discard-request") {
+		o.Discard.KeepRequested = !s.Switch("pass-discard-request")
+	}
 	o.Discard.KeepSnapshots = s.Has("pass-discard-snapshot") && !s.Switch("pass-discard-snapshot")
 	o.Discard.PassOther = s.Switch("pass-discard-other")
 	return nil

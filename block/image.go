@@ -27,6 +27,8 @@ type Image struct {
 	keep *sync.RWMutex
 	unit int64 // what is kept at once, in bytes
 
+	noDiscard bool
+
 	closed atomic.Bool
 	broken atomic.Pointer[error] // set once, by a failure that ErrBroken wraps
 }
@@ -76,6 +78,9 @@ func (i *Image) CopyOnRead() {
 		}
 	}
 }
+
+// IgnoreDiscards has Discard do nothing. Call it before the image is used.
+func (i *Image) IgnoreDiscards() { i.noDiscard = true }
 
 // Size returns the size of the guest disk in bytes.
 func (i *Image) Size() int64 { return i.layer.Size() }
@@ -285,7 +290,7 @@ func (i *Image) WriteZeroes(off, n int64, flags ZeroFlags) error {
 // Discard tells that the content of [off, off+n) is no longer needed. What the
 // format frees reads as zero afterwards.
 func (i *Image) Discard(off, n int64) error {
-	if err := i.mayWrite("discard", off, n); err != nil || n == 0 {
+	if err := i.mayWrite("discard", off, n); err != nil || n == 0 || i.noDiscard {
 		return err
 	}
 	i.startWrite()

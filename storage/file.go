@@ -355,6 +355,10 @@ func (f *File) control(call func(fd uintptr) error) error {
 
 // ability remembers what the file system has turned out not to be able to do,
 // so that it is asked once.
+// KeepSpace has no space given back to the file system from now on: PunchHole
+// answers block.ErrUnsupported.
+func (f *File) KeepSpace() { f.can.noPunch.Store(true) }
+
 type ability struct {
 	noSeek, noPunch, noZero, noReserve atomic.Bool
 }

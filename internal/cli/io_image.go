@@ -64,7 +64,7 @@ func (o *ioOpening) open(p diskimg.Passphrase) (*diskimg.Image, error) {
 	}
 	img, err := o.target.Open(&diskimg.OpenOptions{
 		Format: o.format, HeadOnly: true, Policy: permissive, ForceShare: o.share, Snapshot: o.snapshot && !o.readOnly,
-		Writable: !o.readOnly, NoSync: o.cache == "unsafe", CopyOnRead: o.copyOnRead, Passphrase: p,
+		Writable: !o.readOnly, NoSync: o.cache == "unsafe", CopyOnRead: o.copyOnRead, Passphrase: p, IgnoreDiscards: o.ignoresDiscard(),
 	})
 	if err != nil {
 		return nil, err

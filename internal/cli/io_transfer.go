@@ -438,7 +438,7 @@ func (s *ioSession) discard(words []string) error {
 	}
 	begin := time.Now()
 	err = s.within(t)
-	if err == nil && !s.opened.ignoresDiscard() {
+	if err == nil {
 		err = s.img.Discard(t.off, t.length)
 	}
 	took := time.Since(begin)
