@@ -211,7 +211,7 @@ func (p *Plan) openBacking(name, format string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.Open(&OpenOptions{Format: format, Policy: p.o.Policy, NoIO: true, Formats: p.o.Formats})
+	return t.Open(&OpenOptions{Format: format, Policy: p.o.Policy, NoIO: true, ForceShare: true, Formats: p.o.Formats})
 }
 
 // createError says that err happened when path was to be made.

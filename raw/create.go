@@ -69,7 +69,7 @@ func grow(f block.File, size int64) error {
 func lengthen(f block.File, size int64) error {
 	err := f.Truncate(size)
 	if errors.Is(err, syscall.EFBIG) {
-		return block.Errorf(block.ErrInvalid, "The image size is too large for file format 'raw': %w", err)
+		return block.Detailf(block.ErrInvalid, "The image size is too large for file format 'raw'", "%w", err)
 	}
 	return err
 }

@@ -239,12 +239,21 @@ func (sh *shell) report(err error) int {
 	}
 	for _, text := range list {
 		if !sh.emulate {
-			text = once(text)
+			sh.complain("%s", once(text))
+			continue
 		}
-		sh.complain("%s", text)
+		fmt.Fprintf(sh.err, "%s: %s%s", sh.name, text, lineEnd(text))
 	}
 	sh.advise(err)
 	return code
+}
+
+// lineEnd is what qemu-img ends a message with: after a hint it forgets to.
+func lineEnd(text string) string {
+	if strings.Contains(text, "\nDetected format of ") {
+		return ""
+	}
+	return "\n"
 }
 
 // words is the message of an error.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"strings"
 
 	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
@@ -80,6 +81,9 @@ func (c *commitCommand) run(sh *shell, args []string) error {
 		}
 	}
 	img, err := c.open(args[0], diskimg.OpenOptions{Writable: true, WritableBase: o.Depth, NoSync: c.cache == "unsafe"})
+	if errors.Is(err, block.ErrLocked) && sh.emulate {
+		err = c.asQEMULocks(args[0], err)
+	}
 	if err != nil {
 		return err
 	}
@@ -94,6 +98,21 @@ func (c *commitCommand) run(sh *shell, args []string) error {
 		sh.printf("Image committed.\n")
 	}
 	return err
+}
+
+// asQEMULocks words err, a lock that could not be had, as qemu-img does: it opens
+// what lies below for reading first, and asks for more when all is open.
+func (c *commitCommand) asQEMULocks(name string, err error) error {
+	img, other := c.open(name, diskimg.OpenOptions{Writable: true})
+	if other != nil {
+		return other
+	}
+	img.Close()
+	text := sentence.Of(err)
+	if i := strings.Index(text, "Failed to get"); i >= 0 {
+		text = text[i:]
+	}
+	return &sentence.Error{Text: text, Err: err}
 }
 
 // findBase returns which image of the chain of the one called name -b means.

@@ -145,8 +145,11 @@ func (v *conversion) intoExisting() error {
 	} else if v.outFormat != nil {
 		return failf("--image-opts and --format are mutually exclusive")
 	}
-	if err := refuseInputs(v.name, v.targetOpts, v.opened); err != nil {
-		return err
+	if v.targetIsZero && v.backing != nil {
+		return errZeroAbove
+	}
+	if t, is := isInput(v.name, v.targetOpts, v.opened); is {
+		return v.sh.refuseInput(t, func(err error) error { return openError(v.name, err) })
 	}
 	img, err := out.open(v.name, diskimg.OpenOptions{Writable: true, NoSync: v.cache == "unsafe"})
 	if err != nil {
@@ -154,7 +157,7 @@ func (v *conversion) intoExisting() error {
 	}
 	if v.targetIsZero && img.Backing() != nil {
 		img.Close()
-		return failf("Cannot use --target-is-zero when the destination image has a backing file")
+		return errZeroAbove
 	}
 	v.o.TargetIsZero = v.targetIsZero
 	err = v.copy(img)
@@ -232,8 +235,8 @@ func (v *conversion) plan() (*diskimg.Plan, error) {
 	if err := s.Set("size", strconv.FormatInt(v.size, 10)); err != nil {
 		return nil, err
 	}
-	if err := refuseInputs(path, false, v.opened); err != nil {
-		return nil, err
+	if t, is := isInput(path, false, v.opened); is {
+		return nil, v.sh.refuseInput(t, v.outputError)
 	}
 	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive, Unchecked: true, NoSync: v.cache == "unsafe", Passphrase: v.objects.passphrase})
 	if err != nil {
@@ -242,24 +245,35 @@ func (v *conversion) plan() (*diskimg.Plan, error) {
 	return plan, nil
 }
 
-// refuseInputs refuses an output that is one of the inputs or lies below one.
-func refuseInputs(name string, imageOpts bool, inputs []*diskimg.Image) error {
+var errZeroAbove = failf("Cannot use --target-is-zero when the destination image has a backing file")
+
+// isInput reports whether an output is one of the inputs or lies below one.
+func isInput(name string, imageOpts bool, inputs []*diskimg.Image) (diskimg.Target, bool) {
 	t, err := target(name, imageOpts)
 	if err != nil {
-		return nil // opening it will tell
+		return t, false // opening it will tell
 	}
 	info, err := os.Stat(t.Path)
 	if err != nil || !info.Mode().IsRegular() {
-		return nil
+		return t, false
 	}
 	for _, img := range inputs {
 		for ; img != nil; img = img.Backing() {
 			if other, err := os.Stat(img.Path()); err == nil && os.SameFile(info, other) {
-				return failf("%s: can't be the output: it is the input, or lies below it; convert to another file", name)
+				return t, true
 			}
 		}
 	}
-	return nil
+	return t, false
+}
+
+// refuseInput says that t can't be the output because it is an input. qemu-img
+// finds its own lock in the way; failed is what it calls that.
+func (sh *shell) refuseInput(t diskimg.Target, failed func(error) error) error {
+	if sh.emulate {
+		return failed(failf("Failed to get \"write\" lock\nIs another process using the image [%s]?", t.Path))
+	}
+	return failf("%s: can't be the output: it is the input, or lies below it; convert to another file", t.Path)
 }
 
 // copy does the work.

@@ -163,7 +163,7 @@ func (v *conversion) checkTarget() (*diskimg.Format, error) {
 		return nil, failf("Having a backing file for the target makes no sense when concatenating multiple input images")
 	case v.backing != nil && !slices.ContainsFunc(f.Options, func(o diskimg.Option) bool { return o.Name == "backing_file" }):
 		return nil, failf("Backing file not supported for file format '%s'", f.Name)
-	case v.backing != nil && v.backingFormat == nil && !v.keep && !v.hasOption("backing_fmt"):
+	case (v.backing != nil || v.hasOption("backing_file")) && v.backingFormat == nil && !v.keep && !v.hasOption("backing_fmt"):
 		return nil, failf("Use of backing file requires explicit backing format")
 	case v.compress && !f.Compresses:
 		return nil, failf("Compression not supported for this file format")

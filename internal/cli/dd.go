@@ -127,6 +127,9 @@ func (c *ddCommand) copy(sh *shell, img *diskimg.Image) error {
 // begin makes the output.
 func (c *ddCommand) begin(sh *shell, img *diskimg.Image, size int64) (*diskimg.Output, error) {
 	f, err := diskimg.FindCreator(c.outFormat)
+	if err != nil && sh.emulate && !diskimg.KnownFormat(c.outFormat) {
+		return nil, failf("Unknown file format")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +141,8 @@ func (c *ddCommand) begin(sh *shell, img *diskimg.Image, size int64) (*diskimg.O
 	if err := s.Set("size", strconv.FormatInt(size, 10)); err != nil {
 		return nil, err
 	}
-	if err := refuseInputs(path, false, []*diskimg.Image{img}); err != nil {
-		return nil, err
+	if t, is := isInput(path, false, []*diskimg.Image{img}); is {
+		return nil, sh.refuseInput(t, c.outputError)
 	}
 	plan, err := s.Plan(path, &diskimg.PlanOptions{Policy: permissive})
 	if err != nil {

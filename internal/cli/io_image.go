@@ -34,7 +34,8 @@ func ioImageWords() []ioWord {
 // ioOpening is how an image is opened, and again for reopen.
 type ioOpening struct {
 	openFlags
-	name    string // empty: there are options only
+	name    string // empty: there are options only, unless it was given so
+	named   bool
 	format  string
 	share   bool
 	options map[string]string // besides the name
@@ -81,9 +82,9 @@ func (o *ioOpening) open(p diskimg.Passphrase) (*diskimg.Image, error) {
 
 // openNamed opens the image that the command line names.
 func (s *ioSession) openNamed(name string, in *input, flags openFlags) error {
-	o := ioOpening{openFlags: flags, name: name, format: in.format, share: in.share}
+	o := ioOpening{openFlags: flags, name: name, named: true, format: in.format, share: in.share}
 	if in.imageOpts {
-		o.name, o.options = "", imageOptions(name)
+		o.name, o.named, o.options = "", false, imageOptions(name)
 	}
 	if err := o.parse(); err != nil {
 		return err
@@ -122,7 +123,7 @@ func (o *ioOpening) failure(err error) error {
 		return ioComplains(m.Error())
 	}
 	text := "can't open"
-	if o.name != "" {
+	if o.named {
 		text += " device " + o.name
 	}
 	return &sentence.Error{Text: text + ": " + sentence.Of(err), Err: err}
@@ -146,7 +147,7 @@ func (s *ioSession) open(words []string) error {
 	case len(args) > 1 || len(args) == 0 && list.text == "":
 		return errIOUsage
 	case len(args) == 1:
-		o.name = args[0]
+		o.name, o.named = args[0], true
 	}
 	o.options = map[string]string{}
 	for _, p := range list.pairs() {

@@ -270,6 +270,8 @@ func (t *transfer) checkWrite() error {
 	switch {
 	case t.vm && t.zero:
 		return saysf("-b and -z cannot be specified at the same time")
+	case t.fua && (t.vm || t.compressed):
+		return saysf("-f and -b or -c cannot be specified at the same time")
 	case t.noFallback && !t.zero:
 		return saysf("-n requires -z to be specified")
 	case t.unmap && !t.zero:

@@ -17,7 +17,7 @@ import (
 func ioWords() []ioWord {
 	return slices.Concat(ioTransferWords(), ioImageWords(), ioDebugWords(), []ioWord{
 		{name: "help", alias: "?", args: "[command]", summary: "help for one or all commands", max: 1, run: (*ioSession).help},
-		{name: "quit", alias: "q", summary: "exit the program", run: (*ioSession).leave},
+		{name: "quit", alias: "q", summary: "exit the program", max: -1, run: (*ioSession).leave},
 		{name: "sleep", summary: "waits for the given value in milliseconds", min: 1, max: 1, run: (*ioSession).sleep},
 		{name: "abort", summary: "simulate a program crash using abort(3)", run: (*ioSession).abort},
 		{name: "sigraise", args: "signal", summary: "raises a signal", min: 1, max: 1, run: (*ioSession).raise,

@@ -7,9 +7,14 @@ import (
 	"os/signal"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 const signalAbort = int(syscall.SIGABRT)
+
+// signalWait is how long a signal may take to end this process, so that nothing
+// comes after it.
+const signalWait = 50 * time.Millisecond
 
 // raiseSignal has this process get a signal as if nothing handled it. Signals
 // that the runtime of Go turns into a trace of its own are sent by a shell that
@@ -21,5 +26,7 @@ func raiseSignal(n int) error {
 		return syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -" + strconv.Itoa(n) + " $$"}, os.Environ())
 	}
 	signal.Reset(sig)
-	return syscall.Kill(os.Getpid(), sig)
+	err := syscall.Kill(os.Getpid(), sig)
+	time.Sleep(signalWait)
+	return err
 }
