@@ -288,7 +288,7 @@ func (l *hostiles) snapshots() {
 	cut("snapshot table beyond the end", "snapshot table entry 0: snapshot table at 0x1000000000000 lies beyond the end of the file", func(f *forge, _ int64) {
 		f.put64(hSnapshotsOffset, 1<<48)
 	})
-	cut("more snapshots than the file holds", ": snapshot table at", func(f *forge, _ int64) { f.put32(hSnapshots, 65536) })
+	cut("more snapshots than the file holds", "snapshot table entry", func(f *forge, _ int64) { f.put32(hSnapshots, 65536) })
 	for _, n := range []uint32{1025, math.MaxInt32, math.MaxUint32} {
 		broken(fmt.Sprintf("snapshot extra data of %d bytes", n), fmt.Sprintf("snapshot table entry 0: extra data of %d bytes, the limit is 1024", n), func(f *forge, at int64) { f.put32(at+36, n) }).unlikeReading(unusedTable)
 	}
