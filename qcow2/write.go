@@ -42,7 +42,7 @@ func (d *disk) writeRun(p []byte, off guestOff, next *int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if n > 0 {
+	if n > 0 && !d.goesOn(off+guestOff(n), host+hostOff(n), int64(len(p))-n) {
 		*next = int64(host+hostOff(n)) >> d.geo.clusterBits
 		d.event(block.EventWriteAIO)
 		return n, d.writeData(p[:n], host, off)
@@ -79,6 +79,24 @@ func (d *disk) inPlace(off guestOff, n int64) (hostOff, int64, error) {
 			return 0, 0, err
 		}
 	}
+}
+
+// goesOn reports whether the n bytes from off on begin in space of their own at
+// host that only has to be filled: what is before them is better written with
+// them, at once. Takes mu.
+func (d *disk) goesOn(off guestOff, host hostOff, n int64) bool {
+	if n == 0 || int64(off)&(d.geo.clusterSize-1) != 0 || d.sliceSpan(off) == d.sliceSpan(0) {
+		return false
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	b, at, _, err := d.lookup(off)
+	if err != nil || b == nil {
+		return false
+	}
+	e := d.entryAt(b, at)
+	in, err := d.isInPlace(e, off, n)
+	return err == nil && !in && d.reusable(e) && e.host() == host
 }
 
 // writeNew writes the start of p, up to the end of an L2 slice, where it needs
@@ -155,34 +173,58 @@ func (d *disk) planLocked(off guestOff, n, next int64) (a allocation, missing ho
 	if err != nil || b == nil {
 		return a, slice, err
 	}
-	a.off = guestOff(d.geo.alignDown(int64(off)))
-	want := d.geo.clusters(int64(off-a.off) + n)
-	first := d.entryAt(b, at)
-	if in, err := d.isInPlace(first, off, n); in || err != nil {
+	r, err := d.alike(b, at, off, n)
+	if err != nil || r.clusters == 0 {
 		return a, 0, err
 	}
-	reuse := d.reusable(first)
-	for a.clusters < want {
-		e := d.entryAt(b, at+int(a.clusters)<<d.geo.entryBits)
-		next := off
-		if a.clusters > 0 {
-			next = a.off + guestOff(a.clusters<<d.geo.clusterBits)
-		}
-		in, err := d.isInPlace(e, next, int64(off)+n-int64(next))
-		if err != nil {
-			return a, 0, err
-		}
-		if in || d.reusable(e) != reuse || reuse && e.host() != first.host()+hostOff(a.clusters<<d.geo.clusterBits) {
-			break
-		}
-		a.clusters++
-	}
-	if err := d.place(&a, first, reuse, next); err != nil {
+	a.off, a.clusters = guestOff(d.geo.alignDown(int64(off))), r.clusters
+	first := d.entryAt(b, at)
+	if err := d.place(&a, first, r.reuse, next); err != nil {
 		return allocation{}, 0, err
 	}
 	last := d.entryAt(b, at+int(a.clusters-1)<<d.geo.entryBits)
-	d.bound(&a, first, last, off, off+guestOff(n))
+	end := min(off+guestOff(n), guestOff(a.end(&d.geo)))
+	d.bound(&a, first, last, off, end)
+	if r.firstIn {
+		a.from = d.sectorEdge(off, a.off)
+	}
+	if r.lastIn {
+		a.to = d.sectorEdge(end, guestOff(a.end(&d.geo)))
+	}
 	return a, 0, nil
+}
+
+// alikeRun is a run of clusters that can be written in one way: to new space, or
+// to space that they have in one piece, of which some may be in place already.
+type alikeRun struct {
+	clusters        int64
+	reuse           bool
+	firstIn, lastIn bool // the first and the last cluster are in place
+}
+
+// alike returns the run of clusters from off on, whose entry stands at byte at of
+// slice b; none if all can be written in place.
+func (d *disk) alike(b *cache.Block, at int, off guestOff, n int64) (r alikeRun, err error) {
+	first := d.entryAt(b, at)
+	r.reuse = d.reusable(first)
+	changes := false
+	for from, end := off, off+guestOff(n); from < end; r.clusters++ {
+		e := d.entryAt(b, at+int(r.clusters)<<d.geo.entryBits)
+		in, err := d.isInPlace(e, from, int64(end-from))
+		if err != nil {
+			return alikeRun{}, err
+		}
+		if in && !r.reuse || d.reusable(e) != r.reuse || r.reuse && e.host() != first.host()+hostOff(r.clusters<<d.geo.clusterBits) {
+			break
+		}
+		r.firstIn, r.lastIn = r.firstIn || in && from == off, in
+		changes = changes || !in
+		from = guestOff(d.geo.alignDown(int64(from)) + d.geo.clusterSize)
+	}
+	if !changes {
+		return alikeRun{}, nil
+	}
+	return r, nil
 }
 
 // isInPlace reports whether the bytes of [off, off+n) that lie in off's cluster
@@ -237,7 +279,6 @@ func (d *disk) place(a *allocation, first l2Entry, reuse bool, next int64) (err 
 // or with extended L2 entries whole subclusters where that is enough.
 func (d *disk) bound(a *allocation, first, last l2Entry, off, end guestOff) {
 	stop := guestOff(a.end(&d.geo))
-	end = min(end, stop)
 	a.from, a.to = a.off, stop
 	if !d.geo.extended {
 		return
