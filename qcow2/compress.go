@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cow"
 	"github.com/diskimg/diskimg/internal/deflate"
 	"github.com/diskimg/diskimg/internal/inflate"
 	"github.com/diskimg/diskimg/internal/zstd"
@@ -95,15 +96,15 @@ func (d *disk) ReadSpecial(e block.Extent, p []byte, off int64) error {
 	if ok {
 		return nil
 	}
-	buf := cowBuffer(d.geo.clusterSize)
+	buf := cow.Buffer(d.geo.clusterSize)
 	if err := d.decode(*buf, e); err != nil {
-		cowBuffers.Put(buf)
+		cow.Release(buf)
 		return err
 	}
 	copy(p, (*buf)[at:])
 	// The request is pinned, so the place can't hold anything else before this.
 	if old := d.decoded.put(e.Offset, buf, age); old != nil {
-		cowBuffers.Put(old)
+		cow.Release(old)
 	}
 	return nil
 }
@@ -111,8 +112,8 @@ func (d *disk) ReadSpecial(e block.Extent, p []byte, off int64) error {
 // decode reads and decodes a compressed cluster. Its length is known to the
 // sector only, so the file may end before it does.
 func (d *disk) decode(dst []byte, e block.Extent) error {
-	buf := cowBuffer(e.Stored)
-	defer cowBuffers.Put(buf)
+	buf := cow.Buffer(e.Stored)
+	defer cow.Release(buf)
 	if err := block.ReadFull(d.file, *buf, e.Offset); err != nil {
 		return err
 	}
@@ -162,8 +163,8 @@ func (d *disk) writeSqueezed(p []byte, off guestOff) error {
 	if err := d.relieve(); err != nil {
 		return err
 	}
-	slab := cowBuffer(d.geo.alignUp(int64(len(p))))
-	defer cowBuffers.Put(slab)
+	slab := cow.Buffer(d.geo.alignUp(int64(len(p))))
+	defer cow.Release(slab)
 	list := d.squeeze(p, *slab)
 
 	r := d.ranges.Acquire(int64(off), d.geo.alignUp(int64(len(p))))
@@ -293,8 +294,8 @@ func (d *disk) writeJoined(list []squeezed, size int) error {
 		_, err := d.file.WriteAt(list[0].data, int64(list[0].host))
 		return err
 	}
-	buf := cowBuffer(int64(size))
-	defer cowBuffers.Put(buf)
+	buf := cow.Buffer(int64(size))
+	defer cow.Release(buf)
 	at := 0
 	for _, s := range list {
 		at += copy((*buf)[at:], s.data)

@@ -1,29 +1,12 @@
 package qcow2
 
 import (
-	"sync"
-
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cow"
 )
 
 // Copy on write: the old bytes around a write that fills new space. No lock is
 // held here but the guest range.
-
-// oneWrite is up to which size old and new bytes are put together in memory, to
-// be written at once.
-const oneWrite = 256 << 10
-
-var cowBuffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// cowBuffer returns a buffer of n bytes with anything in it.
-func cowBuffer(n int64) *[]byte {
-	b := cowBuffers.Get().(*[]byte)
-	if int64(cap(*b)) < n {
-		*b = make([]byte, n)
-	}
-	*b = (*b)[:n]
-	return b
-}
 
 // fill writes p at off, and the old bytes of [a.from, a.to) around it, into the
 // host clusters of a.
@@ -39,76 +22,29 @@ func (d *disk) fill(a *allocation, p []byte, off guestOff) error {
 			to = end
 		}
 	}
-	if from == off && to == end {
-		d.event(block.EventWriteAIO)
-		return d.writeHost(a, p, off)
-	}
-	if int64(to-from) > oneWrite {
-		return d.fillInParts(a, p, off, from, to)
-	}
-	buf := cowBuffer(int64(to - from))
-	defer cowBuffers.Put(buf)
-	b := *buf
-	d.event(block.EventCOWRead)
-	if err := d.readOld(b[:off-from], from); err != nil {
-		return err
-	}
-	copy(b[off-from:], p)
-	if err := d.readOld(b[end-from:], end); err != nil {
-		return err
-	}
-	d.event(block.EventWriteAIO)
-	return d.writeHost(a, b, from)
+	return cow.Fill(space{d, a}, p, int64(off), int64(from), int64(to))
 }
 
-// fillInParts is fill for what is too large to be copied.
-func (d *disk) fillInParts(a *allocation, p []byte, off, from, to guestOff) error {
-	end := off + guestOff(len(p))
-	if err := d.copyOld(a, from, off); err != nil {
-		return err
-	}
-	if err := d.copyOld(a, end, to); err != nil {
-		return err
-	}
-	d.event(block.EventWriteAIO)
-	return d.writeHost(a, p, off)
+// space is a cow.Space, the host clusters of an allocation.
+type space struct {
+	d *disk
+	a *allocation
 }
 
-// copyOld copies [from, to) as it reads now into the host clusters of a.
-func (d *disk) copyOld(a *allocation, from, to guestOff) error {
-	for from < to {
-		n := min(int64(to-from), oneWrite)
-		buf := cowBuffer(n)
-		d.event(block.EventCOWRead)
-		err := d.readOld(*buf, from)
-		if err == nil {
-			d.event(block.EventCOWWrite)
-			err = d.writeHost(a, *buf, from)
-		}
-		cowBuffers.Put(buf)
-		if err != nil {
-			return err
-		}
-		from += guestOff(n)
-	}
-	return nil
+func (s space) WriteNew(p []byte, off int64) error {
+	return s.d.writeData(p, s.a.host+hostOff(guestOff(off)-s.a.off), guestOff(off))
 }
 
-func (d *disk) writeHost(a *allocation, p []byte, off guestOff) error {
-	return d.writeData(p, a.host+hostOff(off-a.off), off)
-}
-
-// readOld reads guest data as it is now, through the backing chain; past the
+// ReadOld reads guest data as it is now, through the backing chain; past the
 // end of the disk there are zeros.
-func (d *disk) readOld(p []byte, off guestOff) error {
-	if len(p) == 0 {
-		return nil
+func (s space) ReadOld(p []byte, off int64) error {
+	if guestOff(off) >= s.d.vmStateOffset() {
+		return s.d.readBehind(p, guestOff(off))
 	}
-	if off >= d.vmStateOffset() {
-		return d.readBehind(p, off)
-	}
-	return d.self.ReadZeroFilled(p, int64(off))
+	return s.d.self.ReadZeroFilled(p, off)
 }
+
+func (s space) Event(e block.Event) { s.d.event(e) }
 
 // oldIsZero reports whether [from, to) is known to read as zero without looking
 // at data.

@@ -108,7 +108,7 @@ func (d *disk) holdsZeros() bool { return d.crypt != nil && !d.geo.extended && !
 func (d *disk) writeZeros(a *allocation) error {
 	for at, end := a.off, guestOff(a.end(&d.geo)); at < end; {
 		n := min(int64(end-at), int64(len(zeros)))
-		if err := d.writeHost(a, zeros[:n], at); err != nil {
+		if err := (space{d, a}).WriteNew(zeros[:n], int64(at)); err != nil {
 			return err
 		}
 		at += guestOff(n)

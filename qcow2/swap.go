@@ -2,6 +2,8 @@ package qcow2
 
 import (
 	"slices"
+
+	"github.com/diskimg/diskimg/internal/cow"
 )
 
 // A change of references that is too large for one write, and must not be seen
@@ -142,7 +144,7 @@ func (c *swap) copyBlocks() error {
 		}
 		off := c.single()
 		copies = append(copies, piece{metaRefblock, off, data})
-		if int64(len(copies))<<d.geo.clusterBits >= oneWrite {
+		if int64(len(copies))<<d.geo.clusterBits >= cow.OneWrite {
 			if err := d.writePieces(copies); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
+	"github.com/diskimg/diskimg/internal/cow"
 )
 
 // Write zeroes and discard: whole units by their entries, the edges as data.
@@ -330,4 +331,4 @@ func (d *disk) zeroAsData(from, to guestOff, own bool) error {
 	return nil
 }
 
-var zeros [oneWrite]byte
+var zeros [cow.OneWrite]byte

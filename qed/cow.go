@@ -1,29 +1,12 @@
 package qed
 
 import (
-	"sync"
-
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/cow"
 )
 
 // Copy on write: the old bytes around a write that fills new space. No lock is
 // held here but the guest range.
-
-// oneWrite is up to which size old and new bytes are put together in memory, to
-// be written at once.
-const oneWrite = 256 << 10
-
-var cowBuffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// cowBuffer returns a buffer of n bytes with anything in it.
-func cowBuffer(n int64) *[]byte {
-	b := cowBuffers.Get().(*[]byte)
-	if int64(cap(*b)) < n {
-		*b = make([]byte, n)
-	}
-	*b = (*b)[:n]
-	return b
-}
 
 // fill writes p at off, and the old bytes around it, into the host clusters of
 // a. They read as zero, so old zeros are there.
@@ -35,68 +18,26 @@ func (d *disk) fill(a *allocation, p []byte, off guestOff) error {
 	if d.oldIsZero(end, to) {
 		to = end
 	}
-	if from == off && to == end {
-		return d.writeHost(a, p, off)
-	}
-	if int64(to-from) > oneWrite {
-		return d.fillInParts(a, p, off, from, to)
-	}
-	buf := cowBuffer(int64(to - from))
-	defer cowBuffers.Put(buf)
-	b := *buf
-	if err := d.readOld(b[:off-from], from); err != nil {
-		return err
-	}
-	copy(b[off-from:], p)
-	if err := d.readOld(b[end-from:], end); err != nil {
-		return err
-	}
-	return d.writeHost(a, b, from)
+	return cow.Fill(space{d, a}, p, int64(off), int64(from), int64(to))
 }
 
-// fillInParts is fill for what is too large to be copied.
-func (d *disk) fillInParts(a *allocation, p []byte, off, from, to guestOff) error {
-	if err := d.copyOld(a, from, off); err != nil {
-		return err
-	}
-	if err := d.copyOld(a, off+guestOff(len(p)), to); err != nil {
-		return err
-	}
-	return d.writeHost(a, p, off)
+// space is a cow.Space, the host clusters of an allocation.
+type space struct {
+	d *disk
+	a *allocation
 }
 
-// copyOld copies [from, to) as it reads now into the host clusters of a.
-func (d *disk) copyOld(a *allocation, from, to guestOff) error {
-	for from < to {
-		n := min(int64(to-from), oneWrite)
-		buf := cowBuffer(n)
-		err := d.readOld(*buf, from)
-		if err == nil {
-			err = d.writeHost(a, *buf, from)
-		}
-		cowBuffers.Put(buf)
-		if err != nil {
-			return err
-		}
-		from += guestOff(n)
-	}
-	return nil
-}
-
-func (d *disk) writeHost(a *allocation, p []byte, off guestOff) error {
-	_, err := d.file.WriteAt(p, int64(a.host)+int64(off-a.off))
-	a.full = a.full || err == nil && off+guestOff(len(p)) == a.end()
+func (s space) WriteNew(p []byte, off int64) error {
+	_, err := s.d.file.WriteAt(p, int64(s.a.host)+off-int64(s.a.off))
+	s.a.full = s.a.full || err == nil && off+int64(len(p)) == int64(s.a.end())
 	return err
 }
 
-// readOld reads guest data as it is now, through the backing chain; past the
+// ReadOld reads guest data as it is now, through the backing chain; past the
 // end of the disk there are zeros.
-func (d *disk) readOld(p []byte, off guestOff) error {
-	if len(p) == 0 {
-		return nil
-	}
-	return d.self.ReadZeroFilled(p, int64(off))
-}
+func (s space) ReadOld(p []byte, off int64) error { return s.d.self.ReadZeroFilled(p, off) }
+
+func (s space) Event(block.Event) {}
 
 // oldIsZero reports whether [from, to) is known to read as zero without looking
 // at data.

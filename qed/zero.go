@@ -5,6 +5,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
+	"github.com/diskimg/diskimg/internal/cow"
 )
 
 // Write zeroes: whole clusters without space by their entries, clusters with
@@ -91,8 +92,8 @@ func (d *disk) zeroBelow(off, end guestOff) (int64, error) {
 // writeZeros writes zeros as data to the start of [off, end), which lies in one
 // cluster without space, and returns how many.
 func (d *disk) writeZeros(off, end guestOff) (int64, error) {
-	buf := cowBuffer(int64(end - off))
-	defer cowBuffers.Put(buf)
+	buf := cow.Buffer(int64(end - off))
+	defer cow.Release(buf)
 	clear(*buf)
 	if err := d.relieve(); err != nil {
 		return 0, err
