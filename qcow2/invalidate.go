@@ -117,7 +117,5 @@ func (d *disk) replaceBy(fresh *disk) {
 	d.retired, d.holes = nil, nil
 	d.bitmaps.setList(fresh.bitmaps.list)
 	d.bitmaps.begun.Store(false)
-	// What is being read now is not kept.
-	d.loading = make(map[hostOff]chan struct{})
 	d.decoded.forget()
 }

@@ -118,7 +118,6 @@ type disk struct {
 	l1            []uint64
 	l1Dirty       map[int64]bool // by sector
 	l2            *cache.Cache
-	loading       map[hostOff]chan struct{}
 	reftable      []uint64
 	reftableDirty map[int64]bool // by sector
 	refs          *cache.Cache
@@ -177,7 +176,7 @@ func open(f block.File, o *OpenOptions) (*disk, error) {
 func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 	d := &disk{
 		file: f, data: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync, repairOnly: o.Repair, discards: o.Discard,
-		l1Dirty: make(map[int64]bool), reftableDirty: make(map[int64]bool), loading: make(map[hostOff]chan struct{}),
+		l1Dirty: make(map[int64]bool), reftableDirty: make(map[int64]bool),
 	}
 	d.size.Store(int64(h.size))
 	d.codec.Store(uint32(h.compression))

@@ -86,46 +86,23 @@ func (d *disk) setLink(b *cache.Block, at int, e l2Entry) {
 	d.newData = true
 }
 
-// loadSlice brings an L2 slice into the cache, reading it without a lock. While
-// one goroutine reads a slice, others wait for it, so a slice can't change on
-// disk between being read and being cached. Takes mu.
+// loadSlice brings an L2 slice into the cache. Takes mu.
 func (d *disk) loadSlice(slice hostOff) error {
-	d.mu.Lock()
-	if d.l2.Get(int64(slice)) != nil {
-		d.mu.Unlock()
-		return nil
-	}
 	d.cleanCaches()
-	if wait, ok := d.loading[slice]; ok {
-		d.mu.Unlock()
-		<-wait
-		return nil // the caller looks again
-	}
-	done := make(chan struct{})
-	d.loading[slice] = done
-	d.mu.Unlock()
-
-	d.event(block.EventL2Load)
-	data := make([]byte, d.l2.BlockSize())
-	err := d.readTable("L2 table", data, slice)
-
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	defer close(done)
-	if d.loading[slice] != done {
-		return nil // invalidated meanwhile: the caller looks again
-	}
-	delete(d.loading, slice)
-	if err == nil {
-		d.l2.Put(int64(slice), data)
-	}
-	return err
+	return d.l2.Load(&d.mu, int64(slice), func(p []byte) error {
+		d.event(block.EventL2Load)
+		return d.readTable("L2 table", p, slice)
+	})
 }
 
-// cleanCaches lets go of tables that have not been used for a while. Needs mu
-// exclusively.
+// cleanCaches lets go of tables that have not been used for a while. Takes mu.
 func (d *disk) cleanCaches() {
-	if d.cleanAfter > 0 && time.Since(d.cleaned) >= d.cleanAfter {
+	if d.cleanAfter == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.cleaned) >= d.cleanAfter {
 		d.l2.DropUnused()
 		d.refs.DropUnused()
 		d.cleaned = time.Now()

@@ -74,6 +74,4 @@ func (d *disk) replaceBy(fresh *disk) {
 	d.fileEnd, d.length, d.tail = fresh.fileEnd, fresh.length, fresh.tail
 	d.l2.Clear()
 	d.trusted.Store(fresh.trusted.Load())
-	// What is being read now is not kept.
-	d.loading = make(map[hostOff]chan struct{})
 }

@@ -70,7 +70,6 @@ type disk struct {
 	l1      []uint64
 	l1Dirty map[int64]bool // by sector
 	l2      *cache.Cache
-	loading map[hostOff]chan struct{}
 	fileEnd hostOff // clusters from here on are free
 	length  hostOff // the file has at least so many bytes
 	tail    bool    // the file goes on behind fileEnd, with part of a cluster
@@ -113,7 +112,7 @@ func open(f block.File, o *OpenOptions) (*disk, error) {
 func newDisk(f block.File, h *header, o *OpenOptions) *disk {
 	d := &disk{
 		file: f, hdr: h, geo: h.geometry(), path: o.Path, writable: o.Writable, noSync: o.NoSync, repair: o.Repair,
-		l1Dirty: make(map[int64]bool), loading: make(map[hostOff]chan struct{}),
+		l1Dirty: make(map[int64]bool),
 	}
 	d.size.Store(int64(h.imageSize))
 	l2Size := o.L2CacheSize

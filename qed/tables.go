@@ -60,38 +60,9 @@ func (d *disk) lookup(off guestOff) (b *cache.Block, at int, slice hostOff, err 
 	return d.l2.Get(int64(slice)), at, slice, nil
 }
 
-// loadSlice brings an L2 slice into the cache, reading it without a lock. While
-// one goroutine reads a slice, others wait for it, so a slice can't change on
-// disk between being read and being cached. Takes mu.
+// loadSlice brings an L2 slice into the cache. Takes mu.
 func (d *disk) loadSlice(slice hostOff) error {
-	d.mu.Lock()
-	if d.l2.Get(int64(slice)) != nil {
-		d.mu.Unlock()
-		return nil
-	}
-	if wait, ok := d.loading[slice]; ok {
-		d.mu.Unlock()
-		<-wait
-		return nil // the caller looks again
-	}
-	done := make(chan struct{})
-	d.loading[slice] = done
-	d.mu.Unlock()
-
-	data := make([]byte, sliceSize)
-	err := readExact(d.file, "L2 table", data, slice)
-
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	defer close(done)
-	if d.loading[slice] != done {
-		return nil // invalidated meanwhile: the caller looks again
-	}
-	delete(d.loading, slice)
-	if err == nil {
-		d.l2.Put(int64(slice), data)
-	}
-	return err
+	return d.l2.Load(&d.mu, int64(slice), func(p []byte) error { return readExact(d.file, "L2 table", p, slice) })
 }
 
 // setL1 changes an L1 entry in memory. Needs mu exclusively.

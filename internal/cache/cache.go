@@ -1,13 +1,14 @@
 // Package cache holds pieces of on-disk tables in memory: blocks of one size,
-// each at a host offset, clean or dirty. It does no I/O and takes no lock. The
-// owner's lock guards it: Get and the reading of a Block's bytes need it
-// shared, everything else exclusive. What must be on disk before what is the
+// each at a host offset, clean or dirty. It does no I/O. The owner's lock guards
+// it: Get and the reading of a Block's bytes need it shared, everything else
+// exclusive, and Load takes it. What must be on disk before what is the
 // owner's to know; it takes the dirty blocks with TakeDirty, writes them in its
 // order, and says Written.
 package cache
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -28,11 +29,12 @@ type Cache struct {
 	ring   []*Block // all blocks, in the order of the clock
 	hand   int
 	dirty  []*Block
+	loads  map[int64]chan struct{} // blocks that are being read, see Load
 }
 
 // New makes a cache of blocks of size bytes that keeps about bytes in memory.
 func New(size, bytes int) *Cache {
-	return &Cache{size: size, limit: max(4, bytes/size), blocks: make(map[int64]*Block)}
+	return &Cache{size: size, limit: max(4, bytes/size), blocks: make(map[int64]*Block), loads: make(map[int64]chan struct{})}
 }
 
 // BlockSize returns the size of a block in bytes.
@@ -45,6 +47,51 @@ func (c *Cache) Get(off int64) *Block {
 		b.used.Store(true)
 	}
 	return b
+}
+
+// Load has read fill the block at off and puts it into the cache, unless it is
+// there. mu is the owner's lock, which is not held, neither when Load is called
+// nor while read runs. While one goroutine reads a block others wait for it, so
+// it can't change on disk between being read and being cached. Afterwards the
+// block may not be there, because others needed the room or the cache was
+// cleared meanwhile: the caller looks again.
+func (c *Cache) Load(mu sync.Locker, off int64, read func(p []byte) error) error {
+	done := c.begin(mu, off)
+	if done == nil {
+		return nil
+	}
+	data := make([]byte, c.size)
+	err := read(data)
+	mu.Lock()
+	defer mu.Unlock()
+	defer close(done)
+	if c.loads[off] != done {
+		return nil // cleared
+	}
+	delete(c.loads, off)
+	if err == nil {
+		c.Put(off, data)
+	}
+	return err
+}
+
+// begin announces the reading of a block. It returns nil if the block is there,
+// or when somebody else has read it.
+func (c *Cache) begin(mu sync.Locker, off int64) (done chan struct{}) {
+	mu.Lock()
+	if c.Get(off) != nil {
+		mu.Unlock()
+		return nil
+	}
+	if others, ok := c.loads[off]; ok {
+		mu.Unlock()
+		<-others
+		return nil
+	}
+	done = make(chan struct{})
+	c.loads[off] = done
+	mu.Unlock()
+	return done
 }
 
 // Put adds a clean block at off that keeps data. It evicts a clean block when
@@ -149,6 +196,7 @@ func (c *Cache) Clear() {
 		b.dirty = false
 	}
 	clear(c.blocks)
+	clear(c.loads) // what is being read now is not kept
 	c.ring, c.dirty, c.hand = nil, nil, 0
 }
 

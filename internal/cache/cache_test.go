@@ -1,9 +1,13 @@
 package cache_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/diskimg/diskimg/internal/cache"
 )
@@ -255,5 +259,52 @@ func TestRandom(t *testing.T) {
 		if c.Len() > 8+c.Dirty()+len(taken)+40 {
 			t.Fatalf("%d blocks, %d of them dirty", c.Len(), c.Dirty())
 		}
+	}
+}
+
+// While a block is read nobody else reads it, and all have it afterwards.
+func TestLoad(t *testing.T) {
+	c := cache.New(4, 1<<20)
+	var mu sync.RWMutex
+	var reads atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := c.Load(&mu, 8, func(p []byte) error {
+				reads.Add(1)
+				time.Sleep(time.Millisecond)
+				copy(p, "data")
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+			mu.RLock()
+			defer mu.RUnlock()
+			if b := c.Get(8); b == nil || string(b.Data) != "data" {
+				t.Errorf("the block is %v", b)
+			}
+		})
+	}
+	if wg.Wait(); reads.Load() != 1 {
+		t.Errorf("it was read %d times", reads.Load())
+	}
+}
+
+// What could not be read, or is out of date when it has been, is not there.
+func TestLoadKeepsNothing(t *testing.T) {
+	c := cache.New(4, 1<<20)
+	var mu sync.RWMutex
+	failure := errors.New("failure")
+	if err := c.Load(&mu, 8, func([]byte) error { return failure }); err != failure || c.Get(8) != nil {
+		t.Errorf("%v, %v", err, c.Get(8))
+	}
+	err := c.Load(&mu, 8, func(p []byte) error {
+		mu.Lock()
+		c.Clear()
+		mu.Unlock()
+		return c.Load(&mu, 8, func(p []byte) error { copy(p, "new "); return nil })
+	})
+	if b := c.Get(8); err != nil || b == nil || string(b.Data) != "new " {
+		t.Errorf("%v, %v", err, b)
 	}
 }
