@@ -78,6 +78,9 @@ var secretLines = []string{
 	"amend S --object secret,id=n,data=new -o refcount_bits=64 --image-opts driver=qcow2,file.filename=luks,encrypt.key-secret=s",
 	"amend S -o encrypt.state=active,encrypt.new-secret=s --image-opts driver=qcow2,file.filename=aes,encrypt.key-secret=s", "amend S -o encrypt.state=active,encrypt.new-secret=s q", "amend S -o encrypt.state=active,encrypt.new-secret=foo q", "amend -o encrypt.state=active luks",
 	"commit S --image-opts driver=qcow2,file.filename=luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s", "commit S --image-opts driver=qcow2,file.filename=luksover,encrypt.key-secret=s",
+	"rebase S -b q -F qcow2 --image-opts driver=qcow2,file.filename=luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s", "rebase S -b '' --image-opts driver=qcow2,file.filename=luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s",
+	"rebase S -b q -F qcow2 --image-opts driver=qcow2,file.filename=luksover,backing.encrypt.key-secret=s", "rebase S -b q -F qcow2 --image-opts driver=qcow2,file.filename=luksover,encrypt.key-secret=s", "rebase S -u -b q -F qcow2 --image-opts driver=qcow2,file.filename=luksover,encrypt.key-secret=s", "rebase -u -b q -F qcow2 luksover",
+	"rebase S -b aes -F qcow2 --image-opts driver=qcow2,file.filename=luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s", `rebase S -F qcow2 -b 'json:{"driver":"qcow2","file.filename":"aes","encrypt.key-secret":"s"}' --image-opts driver=qcow2,file.filename=luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s`,
 	// encrypted raw disks
 	`info lks`,
 	`info --output=json lks`,
