@@ -1,8 +1,9 @@
 //go:build linux
 
 // Command bench measures diskimg against qemu-img. Both convert the same real
-// disk in turns, with qemu-img's defaults and a warm page cache, and the best
-// run of each counts. It prints a table and says for each row whether it
+// disk in turns, with a warm page cache, and the best run of each counts. As is
+// qemu-img's default and not ours, neither waits until the output is on disk; the
+// row that says so has both wait. It prints a table and says for each row whether it
 // reaches its target; it exits with 1 if one does not.
 package main
 
@@ -64,16 +65,17 @@ type row struct {
 }
 
 var rows = []row{
-	{name: "raw to qcow2", source: "raw", args: "convert -f raw -O qcow2", output: true, target: 1, repeat: 1},
-	{name: "qcow2 to raw", source: "qcow2", args: "convert -f qcow2 -O raw", output: true, target: 1, repeat: 1},
-	{name: "zlib to raw", source: "zlib", args: "convert -f qcow2 -O raw", output: true, target: 1.2, repeat: 1},
-	{name: "raw to zlib", source: "raw", args: "convert -f raw -O qcow2 -c", output: true, target: 5, repeat: 1},
-	{name: "zstd to raw", source: "zstd", args: "convert -f qcow2 -O raw", output: true, target: 1.2, repeat: 1},
-	{name: "raw to zstd", source: "raw", args: "convert -f raw -O qcow2 -c -o compression_type=zstd", output: true, target: 1.4, repeat: 1},
-	{name: "raw to qed", source: "raw", args: "convert -f raw -O qed", output: true, target: 1, repeat: 1},
-	{name: "qed to raw", source: "qed", args: "convert -f qed -O raw", output: true, target: 1, repeat: 1},
-	{name: "raw to vpc", source: "raw", args: "convert -f raw -O vpc", output: true, target: 1, repeat: 1},
-	{name: "vpc to raw", source: "vpc", args: "convert -f vpc -O raw", output: true, target: 1, repeat: 1},
+	{name: "raw to qcow2", source: "raw", args: "convert -t unsafe -f raw -O qcow2", output: true, target: 1, repeat: 1},
+	{name: "raw to qcow2, on disk", source: "raw", args: "convert -t writeback -f raw -O qcow2", output: true, target: 1, repeat: 1},
+	{name: "qcow2 to raw", source: "qcow2", args: "convert -t unsafe -f qcow2 -O raw", output: true, target: 1, repeat: 1},
+	{name: "zlib to raw", source: "zlib", args: "convert -t unsafe -f qcow2 -O raw", output: true, target: 1.2, repeat: 1},
+	{name: "raw to zlib", source: "raw", args: "convert -t unsafe -f raw -O qcow2 -c", output: true, target: 5, repeat: 1},
+	{name: "zstd to raw", source: "zstd", args: "convert -t unsafe -f qcow2 -O raw", output: true, target: 1.2, repeat: 1},
+	{name: "raw to zstd", source: "raw", args: "convert -t unsafe -f raw -O qcow2 -c -o compression_type=zstd", output: true, target: 1.4, repeat: 1},
+	{name: "raw to qed", source: "raw", args: "convert -t unsafe -f raw -O qed", output: true, target: 1, repeat: 1},
+	{name: "qed to raw", source: "qed", args: "convert -t unsafe -f qed -O raw", output: true, target: 1, repeat: 1},
+	{name: "raw to vpc", source: "raw", args: "convert -t unsafe -f raw -O vpc", output: true, target: 1, repeat: 1},
+	{name: "vpc to raw", source: "vpc", args: "convert -t unsafe -f vpc -O raw", output: true, target: 1, repeat: 1},
 	{name: "info", source: "qcow2", args: "info -f qcow2", target: 1, repeat: 10},
 	{name: "map", source: "qcow2", args: "map -f qcow2", target: 1, repeat: 10},
 }
