@@ -97,7 +97,7 @@ func (d *disk) loadSlice(slice hostOff) error {
 
 // cleanCaches lets go of tables that have not been used for a while. Takes mu.
 func (d *disk) cleanCaches() {
-	if d.cleanAfter == 0 {
+	if d.cleanAfter < 0 {
 		return
 	}
 	d.mu.Lock()
