@@ -166,7 +166,7 @@ img create -f qcow2 amb 1M
 for name in 2 1 dup dup; do n=$((${n:-20} + 1)); io amb "write -P $n 0 64k"; img snapshot -c $name amb; io amb "write -P 9 64k 64k"; done
 img create -f qcow2 -o compat=0.10 oldsnaps 1M
 img snapshot -c x oldsnaps
-img create -f qcow2 -o refcount_bits=1 onebit 1M
+img create -f qcow2 -o refcount_bits=1,cluster_size=4k onebit 1M
 io onebit 'write -P 1 0 64k'
 
 img create -f qcow2 bm 4M

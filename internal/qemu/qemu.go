@@ -57,7 +57,7 @@ func run(input, program string, args ...string) (stdout, stderr string, code int
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	Prepare(cmd)
 	cmd.Stdin = strings.NewReader(input)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
