@@ -258,8 +258,9 @@ func (c *chain) probe(f block.File, headOnly bool) (string, knownBy, error) {
 }
 
 // Probe returns the name of the format that r begins like, of those given or,
-// without any, of all that are known. It is empty if it looks like none of
-// them: then it may be a raw disk. What a guest can write is whatever the guest
+// without any, of all that are known; or that of one that only others can open,
+// such as vmdk. It is empty if it looks like none of them: then it may be a raw
+// disk. What a guest can write is whatever the guest
 // wants it to look like.
 func Probe(r io.ReaderAt, formats ...Format) (string, error) {
 	head := make([]byte, probeSize)
@@ -296,6 +297,9 @@ func probe(formats []Format, head []byte) string {
 		if score := f.Probe(head); score > best {
 			name, best = f.Name, score
 		}
+	}
+	if name == "" {
+		name = probeForeign(head)
 	}
 	return name
 }
