@@ -90,3 +90,15 @@ var orderMutants = []mutant.Edit{
 func TestOrderMutants(t *testing.T) {
 	mutant.MustFail(t, orderMutants, "TestCrash", "-crash.states=100000")
 }
+
+// The same for repairs.
+var repairMutants = []mutant.Edit{
+	{Name: "the corrupt mark taken off before the repair", File: "check.go",
+		From: "	err = k.repair()\n",
+		To:   "	_ = d.markSound()\n\terr = k.repair()\n"},
+	{Name: "header names refcounts made anew that are not on disk", File: "repair.go",
+		From: "if err := d.syncTables(); err != nil {\n\t\treturn d.poison(err)\n\t}\n\tvar field",
+		To:   "var field"},
+}
+
+func TestRepairMutants(t *testing.T) { mutant.MustFail(t, repairMutants, "TestRepairCrash") }
