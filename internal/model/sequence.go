@@ -12,7 +12,8 @@ import (
 type Sequence struct {
 	Seed int64
 	Size int64
-	// Base is the size of the backing image, which is filled; -1 for none.
+	// Base is the size of the backing image, which is filled; -1 for none. The
+	// Seed tells how many more lie below it.
 	Base int64
 	// Cluster is the unit that operations were laid out by.
 	Cluster int64

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
@@ -51,7 +52,7 @@ func (s *session) create() error {
 	return nil
 }
 
-// begin makes the backing image, if there is none yet, and the model.
+// begin makes the backing images, if there are none yet, and the model.
 func (s *session) begin() error {
 	var content []byte
 	if s.seq.Base >= 0 {
@@ -83,18 +84,45 @@ func baseContent(size, cluster int64) []byte {
 	return p
 }
 
+// depth returns how many images lie below, none of which is more than the others.
+func (s *Sequence) depth() int64 { return 1 + s.Seed&3 }
+
+// createBase makes the images below: a chain, in which each has its share of the
+// clusters, and the ones below it something else there.
 func (s *session) createBase(content []byte) error {
-	if err := s.format.Create(s.basePath(), blocktest.CreateOptions{Size: s.seq.Base}); err != nil {
+	below := ""
+	for level := s.seq.depth() - 1; level >= 0; level-- {
+		path := s.basePath()
+		if level > 0 {
+			path += fmt.Sprint(level)
+		}
+		if err := s.createShare(path, below, level, content); err != nil {
+			return err
+		}
+		below = path
+	}
+	return nil
+}
+
+// createShare makes one image of the chain.
+func (s *session) createShare(path, below string, level int64, content []byte) error {
+	if err := s.format.Create(path, blocktest.CreateOptions{Size: s.seq.Base, Backing: below}); err != nil {
 		return err
 	}
-	img, err := s.format.Open(s.basePath(), blocktest.OpenOptions{Writable: true})
+	img, err := s.format.Open(path, blocktest.OpenOptions{Writable: true})
 	if err != nil {
 		return err
 	}
 	for off := int64(0); err == nil && off < s.seq.Base; off += s.seq.Cluster {
 		part := content[off:min(off+s.seq.Cluster, s.seq.Base)]
-		if !zero.Is(part) {
+		switch owner := off / s.seq.Cluster % s.seq.depth(); {
+		case level < owner:
+		case level > owner:
+			_, err = img.WriteAt(bytes.Repeat([]byte{0xdd}, len(part)), off)
+		case !zero.Is(part):
 			_, err = img.WriteAt(part, off)
+		case below != "":
+			err = img.WriteZeroes(off, int64(len(part)), 0)
 		}
 	}
 	return errors.Join(err, img.Close())
