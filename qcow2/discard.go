@@ -94,10 +94,11 @@ func (d *disk) punchRaw(off, n int64, rest func(from, to guestOff) error) error 
 // punchUnplaced gives the space back that an external data file has for the
 // clusters of a range that say zero and no place. The range is locked: nobody
 // else can be about to write there what will be seen. It need not wait for the
-// entries to be on disk, since what they lead to now is to be zero.
+// entries to be on disk, since what they lead to now is to be zero. A hole is not
+// zero where data is encrypted: there the space stays.
 func (d *disk) punchUnplaced(off, end int64) error {
 	d.mu.RLock()
-	passes := d.discards.passes(max(d.cause, byRequest))
+	passes := d.crypt == nil && d.discards.passes(max(d.cause, byRequest))
 	d.mu.RUnlock()
 	for passes && off < end {
 		e, err := d.Resolve(off, end-off)
