@@ -63,7 +63,8 @@ func (d *disk) collect() (*batch, error) {
 		return nil, d.broken
 	}
 	b := &batch{unlinked: d.unlinked, newData: d.newData, blocks: d.l2.TakeDirty()}
-	d.unlinked, d.reclaimable, d.newData, d.flushing = nil, 0, false, true
+	d.unlinked, d.newData, d.flushing = nil, false, true
+	d.reclaimable.Store(0)
 	b.links = append(cachePieces(metaL2, b.blocks), tablePieces(metaL1, d.hdr.l1Offset, d.l1, d.l1Dirty)...)
 	if d.postpones() {
 		// Counts tell else that a link may lead to a table that is new.
@@ -219,8 +220,17 @@ func (d *disk) countDown(runs *[]hostRun) error {
 	return nil
 }
 
-// relieve flushes when too much waits to be written, or to be free again. Takes
-// mu; call it with nothing locked but a range.
+// reclaim flushes when much waits to be free again: it is better used than that the
+// file grows. Call it before enter: what running requests may refer to is not freed.
+func (d *disk) reclaim() error {
+	if d.reclaimable.Load()<<d.geo.clusterBits < maxDiscarded {
+		return nil
+	}
+	return d.Flush()
+}
+
+// relieve flushes when too much waits to be written. Takes mu; call it with nothing
+// locked but a range.
 func (d *disk) relieve() error {
 	pressed, retired := d.pressed()
 	switch {
@@ -239,9 +249,7 @@ func (d *disk) relieve() error {
 func (d *disk) pressed() (pressed, retired bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	pressed = d.l2.Pressed() || d.refs.Pressed() || len(d.unlinked) > maxUnlinked ||
-		d.reclaimable<<d.geo.clusterBits >= maxDiscarded
-	return pressed, len(d.retired) > 0
+	return d.l2.Pressed() || d.refs.Pressed() || len(d.unlinked) > maxUnlinked, len(d.retired) > 0
 }
 
 const (

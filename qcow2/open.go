@@ -106,12 +106,14 @@ type disk struct {
 	whole   sync.Mutex   // held by what looks at, or changes, the image as a whole
 	writers sync.RWMutex // shared by requests that write; see alone
 	pins    pins
-	sectors rangelock.Lock // of an encrypted image, see crypt.go
-	ranges  rangelock.Lock
-	flushes combine.Calls
-	decoded decodedCluster
-	codec   atomic.Uint32 // the compression type
-	bitmaps bitmaps
+	// reclaimable is how many clusters of unlinked the guest has discarded.
+	reclaimable atomic.Int64
+	sectors     rangelock.Lock // of an encrypted image, see crypt.go
+	ranges      rangelock.Lock
+	flushes     combine.Calls
+	decoded     decodedCluster
+	codec       atomic.Uint32 // the compression type
+	bitmaps     bitmaps
 
 	mu            sync.RWMutex // guards what follows
 	hdr           *header
@@ -128,8 +130,7 @@ type disk struct {
 	pack          hostOff // where the next compressed data may go; 0: nowhere
 	newData       bool    // links were set since the last collect
 	unlinked      []hostRun
-	reclaimable   int64 // clusters in unlinked that the guest has discarded
-	flushing      bool  // tables are on their way to where they were
+	flushing      bool // tables are on their way to where they were
 	retired       []retired
 	cause         cause     // why space is given up just now
 	punching      bool      // space that becomes free just now goes back to the file system

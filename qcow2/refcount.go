@@ -157,7 +157,7 @@ func (d *disk) freed(c int64) error {
 func (d *disk) release(c, n int64) {
 	d.unlinked = appendRun(d.unlinked, hostRun{start: c, n: n, hole: d.discards.passes(d.cause)})
 	if d.cause == byRequest {
-		d.reclaimable += n
+		d.reclaimable.Add(n)
 	}
 }
 

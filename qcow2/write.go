@@ -12,6 +12,9 @@ import (
 
 // WriteAt implements block.Layer.
 func (d *disk) WriteAt(p []byte, off int64) error {
+	if err := d.reclaim(); err != nil {
+		return err
+	}
 	token := d.enter()
 	defer d.leave(token)
 	if err := d.announceWrite(); err != nil {
