@@ -212,7 +212,7 @@ func (d *disk) upgrade() error {
 		h.unknown = make([]byte, newHeaderLength-minV3HeaderLength-1)
 		h.extensions = h.without(extPadding)
 		plain := h
-		if h.find(extFeatureNames) == nil {
+		if h.find(extFeatureNames) == nil && roomForNames(d.geo.clusterSize) {
 			h.extensions = append(h.extensions, extension{extFeatureNames, featureNameTable()})
 		}
 		err := d.changeHeader(&h)

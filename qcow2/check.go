@@ -49,9 +49,9 @@ type checker struct {
 	overlaps int64
 	// inPlace has refcounts of 0 mended where they are.
 	inPlace bool
-	// tooMany is a cluster with more references than a refcount can say, -1 if
-	// there is none.
-	tooMany int64
+	// tooMany: there is a cluster with more references than a refcount can say.
+	// Nothing is repaired then: it would have to be told whose data is whose.
+	tooMany bool
 }
 
 // activeTable marks an L2 table of the active L1 table in checker.tables.
@@ -96,7 +96,7 @@ func (k *checker) sound() bool {
 
 // look is a check that mends nothing.
 func (d *disk) look(o *block.CheckOptions) (*checker, error) {
-	k := &checker{d: d, o: o, ctx: o.Context, refs: newRefMap(), tooMany: -1}
+	k := &checker{d: d, o: o, ctx: o.Context, refs: newRefMap()}
 	if k.ctx == nil {
 		k.ctx = context.Background()
 	}
@@ -278,11 +278,11 @@ func (k *checker) countL1(off uint64, table []uint64, active bool) error {
 			continue
 		}
 		if entry&l1Reserved != 0 {
-			k.find(block.Corruption, "ERROR found L1 entry with reserved bits set: %#x", entry)
+			k.find(block.Corruption, "ERROR found L1 entry with reserved bits set: %x", entry)
 		}
 		k.refer(l2, k.d.geo.clusterSize)
 		if l2&uint64(k.d.geo.clusterSize-1) != 0 {
-			k.find(block.Corruption, "ERROR l2_offset=%#x: Table is not cluster aligned; L1 entry corrupted", l2)
+			k.find(block.Corruption, "ERROR l2_offset=%x: Table is not cluster aligned; L1 entry corrupted", l2)
 			continue
 		}
 		if active {

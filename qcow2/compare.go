@@ -33,7 +33,7 @@ func (k *checker) compare() error {
 // announce reports the refcounts that are about to be set, and once more those
 // that are not.
 func (k *checker) announce() error {
-	mends := (k.o.FixLeaks || k.o.FixCorruptions) && !k.needsRebuild() && k.mayRepair() == nil
+	mends := (k.o.FixLeaks || k.o.FixCorruptions) && !k.needsRebuild() && !k.tooMany && k.mayRepair() == nil
 	if k.tooLow+k.tooHigh == 0 || k.o.Report == nil || !mends {
 		return nil
 	}
@@ -152,6 +152,11 @@ func (k *checker) compareOne(c int64, have, want uint64) error {
 	if have != want && !k.hasBlock(c>>k.d.geo.refBits) {
 		k.missing++
 	}
+	if most := k.d.geo.maxRefcount(); want > most {
+		k.tooMany = true
+		k.overflow(c, want-most)
+		want = most // as far as it can be said
+	}
 	switch {
 	case have > want:
 		k.miscount(block.Leak, "Leaked cluster %d refcount=%d reference=%d", c, have, want)
@@ -162,9 +167,6 @@ func (k *checker) compareOne(c int64, have, want uint64) error {
 		if have == 0 {
 			k.lost++
 		}
-	}
-	if want > k.d.geo.maxRefcount() {
-		k.tooMany = c
 	}
 	return nil
 }
@@ -179,10 +181,22 @@ func (k *checker) miscount(s block.Severity, format string, c int64, have, want 
 	k.find(s, "")
 }
 
+// maxOverflows is how often a cluster is named that has too many references.
+const maxOverflows = 16
+
+// overflow tells of references to a cluster that its refcount can't say.
+func (k *checker) overflow(c int64, times uint64) {
+	k.res.Corruptions += int64(times)
+	for range min(times, maxOverflows) {
+		k.report(block.Finding{Severity: block.Corruption, Offset: -1, Text: fmt.Sprintf("ERROR: overflow cluster offset=%#x\n"+
+			"Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing", c<<k.d.geo.clusterBits)})
+	}
+}
+
 // compareFlags holds the COPIED flags of the active tables against the
 // refcounts. Those that will be mended are reported then.
 func (k *checker) compareFlags() error {
-	k.fixesFlags = k.o.FixCorruptions || k.o.FixLeaks && k.res.Errors+k.res.Corruptions == 0
+	k.fixesFlags = !k.tooMany && k.o.FixCorruptions || k.o.FixLeaks && k.res.Errors+k.res.Corruptions == 0
 	return k.eachFlag(func(f flag) error {
 		have := k.counts(f.cluster)
 		switch {
@@ -277,6 +291,9 @@ func (k *checker) counts(c int64) uint64 {
 		return 0
 	}
 	have, err := k.stored(c)
+	if k.tooMany && err == nil {
+		return have
+	}
 	if err != nil || have > want && k.o.FixLeaks || have < want && k.o.FixCorruptions {
 		return want
 	}

@@ -235,11 +235,16 @@ func (o *CreateOptions) header() *header {
 	if o.DataFile != "" {
 		h.extensions = append(h.extensions, extension{extDataFile, []byte(o.DataFile)})
 	}
-	if names := featureNameTable(); o.Version >= 3 && int64(len(names)) < o.ClusterSize/2 {
-		h.extensions = append(h.extensions, extension{extFeatureNames, names})
+	if o.Version >= 3 && roomForNames(o.ClusterSize) {
+		h.extensions = append(h.extensions, extension{extFeatureNames, featureNameTable()})
 	}
 	return h
 }
+
+// roomForNames reports whether the names of features, which are for people only,
+// go into the first cluster: into those that have room for a long name of a backing
+// file besides, as QEMU has it.
+func roomForNames(clusterSize int64) bool { return clusterSize > 4096 }
 
 func (o *CreateOptions) headerV3(h *header) {
 	h.length = newHeaderLength

@@ -85,6 +85,9 @@ func (d *disk) addCluster(run *extentRun, e l2Entry, off, next guestOff) (more b
 	for off < next {
 		unit, stop := d.unitAt(e, off)
 		x, err := d.extentOf(e, unit, off)
+		if err != nil && run.inPlace && d.misplaced(e) {
+			return false, d.misplacedData(e, off, err)
+		}
 		if err != nil {
 			invalid := "Invalid cluster entry found"
 			if !run.inPlace {

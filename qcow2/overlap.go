@@ -254,19 +254,28 @@ func (d *disk) damagedEntry(e l2Entry, off guestOff, err error) error {
 func (d *disk) describeDamage(e l2Entry, off guestOff, invalid string, err error) error {
 	table, _ := d.l2Table(off)
 	where := fmt.Sprintf("(L2 offset: %s, L2 index: %s)", hex(int64(table)), hex(d.geo.l2Index(off)))
-	placed := !e.compressed() && e.host() != 0
-	unaligned := placed && int64(e.host())&(d.geo.clusterSize-1) != 0
 	text := invalid + " " + where
 	switch {
-	case unaligned && e.desc&flagZero != 0 && !d.geo.extended:
-		text = fmt.Sprintf("Preallocated zero cluster offset %s unaligned %s", hex(int64(e.host())), where)
-	case unaligned:
+	case d.misplaced(e):
 		text = fmt.Sprintf("Cluster allocation offset %s unaligned %s", hex(int64(e.host())), where)
 	case !d.geo.v3 && e.desc&flagZero != 0 && !e.compressed():
 		text = "Zero cluster entry found in pre-v3 image " + where
 	case d.external && e.compressed():
 		text = "Compressed cluster entry found in image with external data file " + where
 	}
+	return damage(block.Detailf(block.ErrCorrupt, text, "%w", err))
+}
+
+// misplaced reports whether an entry names a place where no cluster can be.
+func (d *disk) misplaced(e l2Entry) bool { return !e.compressed() && d.geo.unaligned(e) }
+
+// misplacedData says so to who wants to write at off.
+func (d *disk) misplacedData(e l2Entry, off guestOff, err error) error {
+	what := "Data cluster"
+	if d.geo.setAside(e) {
+		what = "Preallocated zero cluster"
+	}
+	text := fmt.Sprintf("%s offset %s unaligned (guest offset: %s)", what, hex(int64(e.host())), hex(int64(off)))
 	return damage(block.Detailf(block.ErrCorrupt, text, "%w", err))
 }
 

@@ -49,7 +49,7 @@ func (k *checker) repairable() int64 {
 
 // repair sets what is wrong right. Needs mu exclusively.
 func (k *checker) repair() error {
-	if err := k.mayRepair(); err != nil {
+	if err := k.mayRepair(); err != nil || k.tooMany {
 		return err
 	}
 	// Before counts fall: what the entries that are mended led to was counted out.
@@ -81,9 +81,6 @@ func (k *checker) mendEntries() error {
 func (k *checker) mayRepair() error {
 	if k.overlaps > 0 {
 		return block.Corruptf("%d clusters of metadata are referred to as something else too; that can't be repaired, but the disk can be copied to a new image", k.overlaps)
-	}
-	if c := k.tooMany; c >= 0 {
-		return block.Errorf(block.ErrNoSpace, "cluster %d has %d references, refcounts of this image end at %d", c, k.refs.get(c), k.d.geo.maxRefcount())
 	}
 	return nil
 }
@@ -267,7 +264,7 @@ func (k *checker) rebuild() error {
 // recount tells once more what is wrong besides refcounts, and then that the
 // structures in the old clusters are given back.
 func (k *checker) recount(old []block.Finding) error {
-	again := &checker{d: k.d, o: &block.CheckOptions{Report: k.o.Report}, ctx: k.ctx, refs: newRefMap(), tooMany: -1}
+	again := &checker{d: k.d, o: &block.CheckOptions{Report: k.o.Report}, ctx: k.ctx, refs: newRefMap()}
 	if err := again.count(); err != nil {
 		return err
 	}

@@ -237,6 +237,9 @@ func (d *disk) isInPlace(e l2Entry, off guestOff, n int64) (bool, error) {
 	for off < end {
 		unit, stop := d.unitAt(e, off)
 		s, err := d.state(e, unit, off)
+		if err != nil && d.misplaced(e) {
+			return false, d.misplacedData(e, off, err)
+		}
 		if err != nil {
 			return false, d.damagedEntry(e, off, err)
 		}

@@ -37,7 +37,7 @@ func TestInfo(t *testing.T) {
 
 var mapLines = []string{
 	"map", "map a b", "map --foo", "map --output=foo q", "map missing", "map dir", "map raw", "map q", "map -f qcow2 q", "map -f raw q", "map old", "map ext",
-	"map datafile", "map lost", "map compressed", "map zero", "map empty", "map over", "map over2", "map short3", "map dir/over", "map orphan", "map misnamed",
+	"map mislaid", "map --output=json mislaid", "map misplaced", "map datafile", "map lost", "map compressed", "map zero", "map empty", "map over", "map over2", "map short3", "map dir/over", "map orphan", "map misnamed",
 	"map strange", "map fileover", "map jsonover", "map guess", "map snaps", "map badl1", "map truncated", "map -U q",
 	"map --output=json raw", "map --output=json odd", "map --output=json q", "map --output=json old", "map --output=json ext", "map --output=json datafile",
 	"map --output=json compressed", "map --output=json zstd", "map --output=json zero", "map --output=json empty", "map --output=json over", "map --output=json over2",
@@ -48,8 +48,7 @@ var mapLines = []string{
 }
 
 func TestMap(t *testing.T) {
-	differential(t, mapLines,
-		difference{lines: "map.* badl1", why: "the reason is told", stderr: `qemu-img: Could not read file metadata: L2 table offset 0x40200 unaligned .*`})
+	differential(t, mapLines)
 }
 
 var checkLines = []string{
@@ -99,8 +98,7 @@ var compareLines = []string{
 }
 
 func TestCompare(t *testing.T) {
-	differential(t, compareLines,
-		difference{lines: "compare .*badl1.*", why: "the reason is told", stderr: `qemu-img: Sector allocation test failed for badl1: L2 table offset 0x40200 unaligned .*`})
+	differential(t, compareLines)
 }
 
 // tuned are options for an image that is open, with a file that has them tried.

@@ -37,6 +37,7 @@ type shell struct {
 	terminal *os.File      // out, if it is a terminal
 	held     *bufio.Writer // what is held back of out, nil if nothing is
 	failed   error         // the first error of writing to out
+	damaged  bool          // an image is, and that has been told
 	verb     *verb         // that runs, nil before it is known
 }
 
@@ -260,7 +261,7 @@ func lineEnd(text string) string {
 func (sh *shell) words(err error) string {
 	text := sentence.Of(err)
 	if sh.emulate {
-		text = block.Brief(text, err)
+		text = sh.asDamage(block.Brief(text, err), err)
 	}
 	return text
 }

@@ -181,11 +181,14 @@ func (s *ioSession) close() error {
 	if s.damaged {
 		err = nil // it has been told
 	}
-	s.damaged = false
+	s.damaged, s.gone = false, false
 	return err
 }
 
 func (s *ioSession) length([]string) error {
+	if s.gone {
+		return saysf("getlength: %s", ioCause(errGone))
+	}
 	fmt.Fprintln(s.out, ioAmount(float64(s.img.Size())))
 	return nil
 }
@@ -209,6 +212,9 @@ func (s *ioSession) truncate(words []string) error {
 	if err != nil {
 		return err
 	}
+	if s.gone {
+		return failf("No medium inserted")
+	}
 	r, ok := block.As[block.Resizer](s.img)
 	if !ok {
 		return failf("Image format driver does not support resize")
@@ -217,6 +223,9 @@ func (s *ioSession) truncate(words []string) error {
 	err = r.Resize(size, o)
 	if errors.Is(err, block.ErrUnsupported) && s.opened.target.Null != nil {
 		return failf("Image format driver does not support resize")
+	}
+	if errors.As(err, new(*block.DamageError)) && s.sh.emulate {
+		return failf("Failed to discard cropped clusters: %s", s.cause(err))
 	}
 	return err
 }
@@ -229,6 +238,9 @@ func (s *ioSession) flush([]string) error {
 }
 
 func (s *ioSession) info([]string) error {
+	if s.gone {
+		return errIOSaid
+	}
 	t := s.opened.target
 	fmt.Fprintf(s.out, "format name: %s\n", cmp.Or(t.Driver(), s.img.Format()))
 	if t.IsProtocol() {
@@ -271,10 +283,16 @@ func stateOffset(d block.Description) int64 {
 // image, and not one below it, decides what it holds.
 func (s *ioSession) runs(off, n int64, yield func(off, n int64, allocated bool)) error {
 	s.collect()
+	if s.gone {
+		return errGone
+	}
 	start, allocated := off, false
 	end := off
 	for e, err := range s.img.Extents(off, n) {
 		if err != nil {
+			if end > start {
+				yield(start, end-start, allocated)
+			}
 			return err
 		}
 		if own := e.Allocated && e.Depth == 0; own != allocated || end == off {
@@ -292,6 +310,9 @@ func (s *ioSession) runs(off, n int64, yield func(off, n int64, allocated bool))
 }
 
 func (s *ioSession) mapWord([]string) error {
+	if s.gone {
+		return failf("Failed to query image length: %s", ioCause(errGone))
+	}
 	err := s.runs(0, math.MaxInt64, func(off, n int64, allocated bool) {
 		word := "not allocated"
 		if allocated {
@@ -300,7 +321,7 @@ func (s *ioSession) mapWord([]string) error {
 		fmt.Fprintf(s.out, "%s (0x%x) bytes %s at offset %s (0x%x)\n", ioAmount(float64(n)), n, word, ioAmount(float64(off)), off)
 	})
 	if err != nil {
-		return failf("Failed to query allocation status: %s", s.cause(err))
+		return failf("Failed to get allocation status: %s", s.cause(err))
 	}
 	return nil
 }
@@ -356,12 +377,8 @@ func (s *ioSession) cause(err error) string {
 	var e *block.DamageError
 	if errors.As(err, &e) && !s.damaged {
 		s.damaged = true
-		format, text := s.img.Format(), block.Brief(e.Error(), e)
-		if e.Marked {
-			fmt.Fprintf(s.sh.err, "%s: Marking image as corrupt: %s; further corruption events will be suppressed\n", format, text)
-		} else {
-			fmt.Fprintf(s.sh.err, "%s: Image is corrupt: %s; further non-fatal corruption events will be suppressed\n", format, text)
-		}
+		s.sh.tellDamage(s.img.Format(), e)
+		s.gone = e.Marked && s.sh.emulate
 	}
 	var m *diskimg.MismatchError
 	if errors.As(err, &m) {

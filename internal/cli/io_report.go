@@ -112,6 +112,8 @@ func letterOrDot(r rune) rune {
 func ioCause(err error) string {
 	var errno syscall.Errno
 	switch {
+	case errors.Is(err, errGone):
+		return errGone.Error()
 	case errors.Is(err, block.ErrRefused):
 		errno = syscall.EPERM
 	case errors.As(err, &errno):

@@ -24,6 +24,7 @@ type ioSession struct {
 	opened  ioOpening // how img was
 	failed  bool      // some command has
 	damaged bool      // img is, and that has been told
+	gone    bool      // img has been marked as corrupt: QEMU takes it away
 	quit    bool
 
 	done    chan finished // requests that are over, whose result is to be printed

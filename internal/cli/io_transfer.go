@@ -144,6 +144,9 @@ func (t *transfer) many(args []string) (err error) {
 
 // within says whether the request lies within the disk.
 func (s *ioSession) within(t *transfer) error {
+	if s.gone {
+		return errGone
+	}
 	if size := s.img.Size(); t.off > size || t.length > size-t.off {
 		return block.Errorf(block.ErrBounds, "%d bytes at %d lie beyond the end of a disk of %d bytes", t.length, t.off, size)
 	}
@@ -204,6 +207,9 @@ func (s *ioSession) readNow(name string, t *transfer) error {
 
 // fetch reads what is asked for.
 func (s *ioSession) fetch(t *transfer, p []byte) error {
+	if s.gone {
+		return errGone
+	}
 	if t.vm {
 		return s.readState(p, t.off)
 	}
@@ -339,6 +345,9 @@ func (t *transfer) fromFile() ([]byte, error) {
 
 // store writes what is asked for.
 func (s *ioSession) store(t *transfer, p []byte) (err error) {
+	if s.gone {
+		return errGone
+	}
 	if t.vm {
 		return s.writeState(p, t.off)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/diskimg/diskimg"
@@ -109,7 +110,23 @@ func (c *rebaseCommand) rebase(sh *shell, img *diskimg.Image) error {
 	o.Progress = p.update
 	err := job.Rebase(sh.ctx, img, backing, &o)
 	p.finish(err)
-	return c.word(err, img, o.Name)
+	err = c.word(err, img, o.Name)
+	var damage *block.DamageError
+	if errors.As(err, &damage) && !damage.Marked && sh.emulate {
+		err = &sentence.Error{Text: fmt.Sprintf("error while reading from %s backing file", whose(err, img)), Err: err}
+	}
+	return err
+}
+
+// whose reports whether err is about an image that lies below img or is to.
+func whose(err error, img *diskimg.Image) string {
+	var e *block.Error
+	for b := img.Backing(); b != nil && errors.As(err, &e); b = b.Backing() {
+		if b.Path() == e.Path {
+			return "old"
+		}
+	}
+	return "new"
 }
 
 // sameImage reports whether two images are one file, read in the same way.
