@@ -121,6 +121,7 @@ func (f *forge) refcount(c int64) uint64 {
 
 // grow adds n clusters that are counted and returns the offset of the first.
 func (f *forge) grow(n int64) int64 {
+	f.b = append(f.b, make([]byte, -int64(len(f.b))&(f.cluster()-1))...) // the last cluster may end early
 	first := f.clusters()
 	f.b = append(f.b, make([]byte, n*f.cluster())...)
 	for c := first; c < first+n; c++ {
