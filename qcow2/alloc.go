@@ -118,12 +118,13 @@ func (d *disk) findFree(n int64) (int64, error) {
 		if c >= limit {
 			return 0, block.Errorf(block.ErrNoSpace, "no %d contiguous clusters below offset %#x", n, int64(maxHostOffset))
 		}
-		v, err := d.refcount(c)
+		b, i, err := d.refSlice(c)
 		if err != nil {
 			return 0, err
 		}
-		if v != 0 {
-			start = c + 1
+		if b != nil && getRef(b.Data, i, d.geo.refOrder) != 0 {
+			start = c - i + nextFree(b.Data, i, d.geo.refOrder)
+			c = start - 1
 		}
 	}
 	d.searchFrom = start + n

@@ -47,6 +47,31 @@ func setRef(b []byte, i int64, order uint, v uint64) {
 	}
 }
 
+// nextFree returns the index of the first refcount from i on that is 0, or how many
+// there are. Most are not, where a large image is searched: words are skipped.
+func nextFree(b []byte, i int64, order uint) int64 {
+	n, word := int64(len(b))<<3>>order, int64(64)>>order
+	for i < n && getRef(b, i, order) != 0 {
+		i++
+		for i&(word-1) == 0 && i < n && !hasZero(binary.NativeEndian.Uint64(b[i<<order>>3:]), order) {
+			i += word
+		}
+	}
+	return i
+}
+
+// hasZero reports whether one of the refcounts in a word is 0: then taking 1 from
+// each borrows at the highest bit of one in which that bit was not set.
+func hasZero(x uint64, order uint) bool {
+	ones := ^uint64(0)
+	if order < 6 {
+		ones /= 1<<(1<<order) - 1
+	} else {
+		ones = 1
+	}
+	return (x-ones)&^x&(ones<<(1<<order-1)) != 0
+}
+
 // refSlice returns the cached piece of a refcount block with the count of
 // cluster c and the index of the count in it; nil if there is no such block and
 // so all its counts are 0.

@@ -60,3 +60,29 @@ func TestTableCodec(t *testing.T) {
 		t.Errorf("%x", b)
 	}
 }
+
+// nextFree finds what a look at each refcount finds, in pieces with few free
+// clusters or none.
+func TestNextFree(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 0))
+	for order := range uint(7) {
+		for range 300 {
+			b := make([]byte, 512)
+			n := int64(len(b)) << 3 >> order
+			for i := range n {
+				setRef(b, i, order, 1+r.Uint64N(1<<(1<<min(order, 5))-1))
+			}
+			for range r.IntN(4) {
+				setRef(b, r.Int64N(n), order, 0)
+			}
+			i := r.Int64N(n)
+			want := i
+			for want < n && getRef(b, want, order) != 0 {
+				want++
+			}
+			if got := nextFree(b, i, order); got != want {
+				t.Fatalf("order %d, from %d: found %d, want %d", order, i, got, want)
+			}
+		}
+	}
+}
