@@ -111,6 +111,15 @@ func diskSize(t *testing.T) int64 {
 	return int64(n)
 }
 
+// atOnce has a test run at the same time as others, unless the disk is so large
+// that there may be no room for the images of several.
+func atOnce(t *testing.T) {
+	t.Helper()
+	if diskSize(t) <= 512<<20 {
+		t.Parallel()
+	}
+}
+
 type digest [sha256.Size]byte
 
 func digestOf(t *testing.T, path string) (d digest) {

@@ -16,6 +16,7 @@ func TestChain(t *testing.T) {
 	base, _ := disk(t)
 	for _, maker := range []tool{theirs, ours} {
 		t.Run(maker.name, func(t *testing.T) {
+			atOnce(t)
 			dir := t.TempDir()
 			path := func(name string) string { return filepath.Join(dir, name) }
 			chain(t, maker, base, path("mid.qcow2"), path("top.qcow2"))

@@ -36,6 +36,7 @@ func TestShapes(t *testing.T) {
 	for name, options := range shapes {
 		for _, maker := range []tool{theirs, ours} {
 			t.Run(name+" by "+maker.name, func(t *testing.T) {
+				atOnce(t)
 				image := filepath.Join(t.TempDir(), "disk.qcow2")
 				data := image + ".data"
 				maker.convert(t, "-f raw -O qcow2 "+strings.ReplaceAll(options, "DATA", data), raw, image)
