@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -31,6 +32,7 @@ type checker struct {
 	snapshotL1, bitmapTables int64
 	single                   []metaRun // tables that must be alone in their place
 	tables                   []uint64  // L2 tables, once for each reference; see activeTable
+	distinct                 []uint64  // tables, each once
 	blocks                   []int64   // clusters of refcount blocks, as they are named
 	recent                   []byte    // the refcount block that stored looked at last
 	recentBlock              int64
@@ -47,6 +49,8 @@ type checker struct {
 	fixesFlags bool
 	// What it can't: clusters of metadata that something else claims.
 	overlaps int64
+	// apart is the checker of a share, see inShares.
+	apart bool
 	// inPlace has refcounts of 0 mended where they are.
 	inPlace bool
 	// tooMany: there is a cluster with more references than a refcount can say.
@@ -297,9 +301,14 @@ func (k *checker) countL1(off uint64, table []uint64, active bool) error {
 // snapshots share it, so the time this takes is that of reading the file.
 func (k *checker) countTables() error {
 	slices.Sort(k.tables)
+	return k.inShares(len(k.tables), true, (*checker).countSome)
+}
+
+// countSome is countTables for some of the names of tables.
+func (k *checker) countSome(from, to int) error {
 	data := make([]byte, k.d.geo.clusterSize)
-	done := int64(0)
-	return k.eachTable(func(at hostOff, times, active uint32) error {
+	done := int64(from)
+	return k.eachTableOf(k.firstName(from), k.firstName(to), func(at hostOff, times, active uint32) error {
 		if int64(at) >= k.fileSize {
 			return k.ctx.Err() // which has been found
 		}
@@ -312,14 +321,27 @@ func (k *checker) countTables() error {
 		if k.o.Progress != nil {
 			k.o.Progress(done, int64(len(k.tables)))
 		}
-		return k.ctx.Err()
+		return cmp.Or(k.unsound(), k.ctx.Err())
 	})
+}
+
+// firstName returns the index of the first name from i on that is of another table
+// than the one before i.
+func (k *checker) firstName(i int) int {
+	for i > 0 && i < len(k.tables) && k.tables[i]&^activeTable == k.tables[i-1]&^activeTable {
+		i++
+	}
+	return i
 }
 
 // eachTable calls f for each L2 table, with how often it is named at all and by
 // the active L1 table.
 func (k *checker) eachTable(f func(at hostOff, times, active uint32) error) error {
-	for i := 0; i < len(k.tables); {
+	return k.eachTableOf(0, len(k.tables), f)
+}
+
+func (k *checker) eachTableOf(i, end int, f func(at hostOff, times, active uint32) error) error {
+	for i < end {
 		first, at, active := i, k.tables[i]&^activeTable, uint32(0)
 		for ; i < len(k.tables) && k.tables[i]&^activeTable == at; i++ {
 			active += uint32(k.tables[i] & activeTable)

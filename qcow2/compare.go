@@ -197,7 +197,16 @@ func (k *checker) overflow(c int64, times uint64) {
 // refcounts. Those that will be mended are reported then.
 func (k *checker) compareFlags() error {
 	k.fixesFlags = !k.tooMany && k.o.FixCorruptions || k.o.FixLeaks && k.res.Errors+k.res.Corruptions == 0
-	return k.eachFlag(func(f flag) error {
+	k.distinct = slices.Compact(slices.Clone(k.tables))
+	if k.overlaps > 0 { // a table may be named twice, and counts once
+		return k.compareSome(0, len(k.d.l1))
+	}
+	return k.inShares(len(k.d.l1), false, (*checker).compareSome)
+}
+
+// compareSome is compareFlags for some of the entries of the L1 table.
+func (k *checker) compareSome(from, to int) error {
+	return k.eachFlag(from, to, func(f flag) error {
 		have := k.counts(f.cluster)
 		switch {
 		case have == 1 == f.copied():
@@ -208,7 +217,7 @@ func (k *checker) compareFlags() error {
 			k.find(block.Corruption, "ERROR OFLAG_COPIED %s refcount=%d", f, have)
 		}
 		k.badFlags++
-		return nil
+		return k.unsound()
 	})
 }
 
@@ -229,23 +238,22 @@ func (f flag) String() string {
 	return fmt.Sprintf("data cluster: l2_entry=%x", f.entry)
 }
 
-// eachFlag calls f for each entry of the active tables that has a COPIED flag,
-// once, however often its table is named. Tables that can't be read have been
-// reported.
-func (k *checker) eachFlag(f func(flag) error) error {
+// eachFlag calls f for each entry of the active L1 table from one on to before
+// another, and of the tables that they name, once, however often a table is named.
+// Tables that can't be read have been reported.
+func (k *checker) eachFlag(from, to int, f func(flag) error) error {
 	g := &k.d.geo
 	data := make([]byte, g.clusterSize)
-	tables := slices.Compact(slices.Clone(k.tables))
-	done := make([]bool, len(tables))
-	for i, entry := range k.d.l1 {
+	done := make(map[int]bool) // by index in distinct
+	for i, entry := range k.d.l1[from:to] {
 		l2 := entry & offsetMask
 		if l2 == 0 || l2&uint64(g.clusterSize-1) != 0 {
 			continue
 		}
-		if err := f(flag{l1: int64(i), entry: entry, cluster: int64(l2) >> g.clusterBits}); err != nil {
+		if err := f(flag{l1: int64(from + i), entry: entry, cluster: int64(l2) >> g.clusterBits}); err != nil {
 			return err
 		}
-		at, ok := slices.BinarySearch(tables, l2|activeTable)
+		at, ok := slices.BinarySearch(k.distinct, l2|activeTable)
 		if !ok || done[at] || k.d.readWholeL2(data, hostOff(l2)) != nil {
 			continue
 		}

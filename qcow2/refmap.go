@@ -86,6 +86,41 @@ func (m *refMap) add(c int64, n uint32) {
 	p.once[w] |= bit
 }
 
+// view returns a map with the same references, to be read only.
+func (m *refMap) view() *refMap { return &refMap{pages: m.pages, at: -1, top: m.top} }
+
+// merge adds the references of another map, which must not be used any more.
+func (m *refMap) merge(o *refMap) {
+	m.at, m.top = -1, max(m.top, o.top)
+	for n, p := range o.pages {
+		q := m.pages[n]
+		if q == nil {
+			m.pages[n] = p
+			continue
+		}
+		for w := range int64(refWords) {
+			q.mergeWord(p, w)
+		}
+	}
+}
+
+func (p *refPage) mergeWord(o *refPage, w int64) {
+	theirs := o.counts(w)
+	if theirs == nil && p.counts(w) == nil && p.once[w]&o.once[w] == 0 {
+		p.once[w] |= o.once[w]
+		return
+	}
+	many := p.number(w)
+	for once := o.once[w]; once != 0; once &= once - 1 {
+		i, n := bits.TrailingZeros64(once), uint32(1)
+		if theirs != nil {
+			n = theirs[i]
+		}
+		many[i] += min(n, math.MaxUint32-many[i])
+	}
+	p.once[w] |= o.once[w]
+}
+
 // number gives word w numbers.
 func (p *refPage) number(w int64) *refCounts {
 	if p.many == nil {

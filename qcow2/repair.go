@@ -150,7 +150,7 @@ func (k *checker) setWhere(wrong func(have, want uint64) bool, fixed *int64) err
 // setFlags sets COPIED flags to what the refcounts say. After those are on disk.
 func (k *checker) setFlags() error {
 	k.recent = nil
-	err := k.eachFlag(func(f flag) error {
+	err := k.eachFlag(0, len(k.d.l1), func(f flag) error {
 		count := k.counts(f.cluster)
 		if count == 1 == f.copied() {
 			return nil
