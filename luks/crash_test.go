@@ -10,6 +10,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/crashfile"
+	"github.com/diskimg/diskimg/internal/drill"
 	"github.com/diskimg/diskimg/internal/faultfile"
 	"github.com/diskimg/diskimg/internal/stamp"
 	"github.com/diskimg/diskimg/luks"
@@ -27,16 +28,20 @@ var (
 )
 
 type scenario struct {
-	stamp.History
+	drill.Drill
 	rand  *rand.Rand
 	file  func() block.File
-	img   *block.Image
 	sizes []int64 // that the disk has had
 }
 
 func newScenario(seed uint64) *scenario {
 	r := rand.New(rand.NewPCG(seed, 0))
-	return &scenario{rand: r, sizes: []int64{int64(20+r.IntN(40)) * stamp.SectorSize}}
+	s := &scenario{rand: r, sizes: []int64{int64(20+r.IntN(40)) * stamp.SectorSize}}
+	s.Operation = s.operate
+	s.Open = func() (*block.Image, error) {
+		return luks.Open(s.file(), &luks.OpenOptions{Writable: true, Passphrase: passphrase})
+	}
+	return s
 }
 
 // create makes the disk, with zeros all over.
@@ -47,64 +52,33 @@ func (s *scenario) create(f block.File) error {
 	if err := luks.Create(f, &o); err != nil {
 		return err
 	}
-	img, err := s.open()
+	img, err := s.Open()
 	if err != nil {
 		return err
 	}
 	return errors.Join(img.WriteZeroes(0, img.Size(), 0), img.Close())
 }
 
-func (s *scenario) open() (*block.Image, error) {
-	return luks.Open(s.file(), &luks.OpenOptions{Writable: true, Passphrase: passphrase})
-}
-
-// play opens the disk, does n operations, the next also after an error if that is
-// wanted, and closes it.
-func (s *scenario) play(n int, stubborn bool) error {
-	var errs error
-	if s.img, errs = s.open(); errs != nil {
-		return errs
-	}
-	for range n {
-		from := len(s.Changes)
-		err := s.step()
-		if err != nil {
-			s.Doubt(from)
-		}
-		if errs = errors.Join(errs, err); err != nil && !stubborn || s.img == nil {
-			return errs
-		}
-	}
-	err := s.img.Close()
-	s.Note(err == nil)
-	return errors.Join(errs, err)
-}
-
-func (s *scenario) step() error {
-	sectors := int(s.img.Size() / stamp.SectorSize)
+func (s *scenario) operate() error {
+	sectors := int(s.Img.Size() / stamp.SectorSize)
 	c := stamp.Change{First: s.rand.IntN(sectors)}
 	c.End = c.First + 1 + s.rand.IntN(min(sectors-c.First, 12))
 	off, n := int64(c.First)*stamp.SectorSize, int64(c.End-c.First)*stamp.SectorSize
 	switch k := s.rand.IntN(10); {
 	case k < 5:
-		_, err := s.img.WriteAt(s.Write(c), off)
+		_, err := s.Img.WriteAt(s.Write(c), off)
 		return err
 	case k == 5:
 		s.Begin(c)
-		return s.img.WriteZeroes(off, n, block.ZeroFlags(s.rand.IntN(2)))
+		return s.Img.WriteZeroes(off, n, block.ZeroFlags(s.rand.IntN(2)))
 	case k < 8:
-		err := s.img.Flush()
+		err := s.Img.Flush()
 		s.Note(err == nil)
 		return err
 	case k == 8:
 		return s.grow(sectors)
 	}
-	err := s.img.Close()
-	if s.img = nil; err == nil {
-		s.Note(true)
-		s.img, err = s.open()
-	}
-	return err
+	return s.Reopen()
 }
 
 // grow makes the disk longer. What is new is not defined.
@@ -112,7 +86,7 @@ func (s *scenario) grow(sectors int) error {
 	more := 1 + s.rand.IntN(8)
 	s.sizes = append(s.sizes, int64(sectors+more)*stamp.SectorSize)
 	s.Begin(stamp.Change{First: sectors, End: sectors + more, ID: stamp.Garbage})
-	r, _ := block.As[block.Resizer](s.img)
+	r, _ := block.As[block.Resizer](s.Img)
 	return r.Resize(int64(sectors+more)*stamp.SectorSize, block.ResizeOptions{})
 }
 
@@ -155,7 +129,7 @@ func TestCrash(t *testing.T) {
 			Survives: func(state *crashfile.State, m *stamp.Moment) error {
 				return s.look(func() block.File { return state.Files[0].Reopen() }, m)
 			},
-		}, s.play(10, false)
+		}, s.Play(10)
 	})
 }
 
@@ -167,7 +141,7 @@ func TestFaults(t *testing.T) {
 			return errors.New("no disk was made")
 		}
 		s.file = func() block.File { return p.Wrap(memory.Reopen()) }
-		errs := s.play(15, true)
+		errs := s.Persist(15)
 		if errs == nil {
 			s.Safe = len(s.Changes) // nobody was told: then nothing may be missing
 		}

@@ -27,7 +27,7 @@ func TestCrash(t *testing.T) {
 			o.Instants, o.Near = 8, nil // to derive a key takes longer than all the rest
 		}
 		return &crashfile.Scenario{Group: r.group, History: &r.History, Options: o, What: &r.options, Survives: r.survives},
-			r.play(12 + r.rand.IntN(12))
+			r.Play(12 + r.rand.IntN(12))
 	})
 }
 
@@ -56,7 +56,7 @@ func newCrashRun(t *testing.T, seed uint64) *crashRun {
 	r.ballast(files[0])
 	r.group.Checkpoint()
 	r.files = files
-	r.open = func() (*block.Image, error) { return r.openFiles(files, true) }
+	r.Open = func() (*block.Image, error) { return r.openFiles(files, true) }
 	r.group.Record(&r.History)
 	return r
 }

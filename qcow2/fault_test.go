@@ -38,10 +38,10 @@ func (r *faultRun) play() error {
 		return nil
 	}
 	r.ballast(r.table)
-	r.open = func() (*block.Image, error) {
+	r.Open = func() (*block.Image, error) {
 		return r.openOn(func(f block.File) block.File { return r.plan.Wrap(f) }, true)
 	}
-	errs := r.operate()
+	errs := r.Persist(20)
 	if err := r.inspect(false); err != nil {
 		return fmt.Errorf("after %v: %w", errs, err)
 	}
@@ -59,30 +59,6 @@ func (r *faultRun) create() error {
 		r.options.Data = r.plan.Wrap(r.data.Reopen())
 	}
 	return qcow2.Create(r.plan.Wrap(r.table.Reopen()), &r.options)
-}
-
-// operate plays the scenario, whatever happens.
-func (r *faultRun) operate() (errs error) {
-	if r.img, errs = r.open(); errs != nil {
-		return errs
-	}
-	for range 20 {
-		err := r.step()
-		errs = errors.Join(errs, err)
-		if r.img == nil {
-			return errs
-		}
-		if errors.Is(err, block.ErrClosed) {
-			break
-		}
-	}
-	switch err := r.img.Close(); {
-	case err == nil:
-		r.Note(true)
-	case !errors.Is(err, block.ErrClosed):
-		errs = errors.Join(errs, err)
-	}
-	return errs
 }
 
 func (r *faultRun) openOn(wrap func(block.File) block.File, writable bool) (*block.Image, error) {

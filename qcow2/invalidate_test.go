@@ -27,54 +27,33 @@ func TestInvalidate(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.ballast(table)
-		s.open = func() (*block.Image, error) {
+		s.Open = func() (*block.Image, error) {
 			o := &qcow2.OpenOptions{Writable: true, Policy: s.policy, Passphrase: passphrase, InactiveL2: s.wary}
 			if s.options.DataFile != "" {
 				o.Data = data.Reopen()
 			}
 			return qcow2.Open(table.Reopen(), o)
 		}
-		if err := takeTurns(s); err != nil {
+		check := func(img *block.Image) error {
+			return errors.Join(s.checkContent(img, s.Now()), checkNoCorruption(img, false))
+		}
+		err := s.TakeTurns(check)
+		if err == nil {
+			err = lookAgain(s.Open, check)
+		}
+		if err != nil {
 			t.Errorf("seed %d: %v\n%+v", seed, err, s.options)
 		}
 	}
 }
 
-// takeTurns plays a scenario on two handles.
-func takeTurns(s *scenario) error {
-	var hosts [2]*block.Image
-	var err error
-	for i := range hosts {
-		if hosts[i], err = s.open(); err != nil {
-			return err
-		}
-	}
-	for turn := range 10 {
-		s.img = hosts[turn%2]
-		if err := s.img.Invalidate(); err != nil {
-			return err
-		}
-		if err := errors.Join(s.checkContent(s.img, s.Now()), checkNoCorruption(s.img, false)); err != nil {
-			return err
-		}
-		for range 4 {
-			if err := s.step(); err != nil {
-				return err
-			}
-		}
-		if err := s.img.Flush(); err != nil {
-			return err
-		}
-		hosts[turn%2] = s.img
-	}
-	// The last turn was that of the second.
-	if err := errors.Join(hosts[1].Close(), hosts[0].Invalidate(), hosts[0].Close()); err != nil {
+// lookAgain opens an image for check.
+func lookAgain(open func() (*block.Image, error), check func(*block.Image) error) error {
+	img, err := open()
+	if err != nil {
 		return err
 	}
-	if s.img, err = s.open(); err != nil {
-		return err
-	}
-	return errors.Join(s.checkContent(s.img, s.Now()), checkNoCorruption(s.img, false), s.img.Close())
+	return errors.Join(check(img), img.Close())
 }
 
 // Requests go on while an image is invalidated.

@@ -183,7 +183,7 @@ func TestRepairCrash(t *testing.T) {
 	distinct := 0
 	for seed := uint64(1); seed <= 25 && !t.Failed(); seed++ {
 		r := newCrashRun(t, seed)
-		if err := r.play(8); err != nil {
+		if err := r.Play(8); err != nil {
 			t.Fatal(err)
 		}
 		files, want := r.files, wholeAgain(t, r, r.files)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/drill"
 	"github.com/diskimg/diskimg/internal/stamp"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/raw"
@@ -26,17 +27,14 @@ import (
 const sector = stamp.SectorSize
 
 type scenario struct {
-	stamp.History
+	drill.Drill
 	t       *testing.T
 	rand    *rand.Rand
 	options qcow2.CreateOptions
 	backing []byte        // nil without
 	policy  memoryBacking // serves it
-	// open opens the image for writing.
-	open func() (*block.Image, error)
 
-	kinds []int // of operations; scenarios differ most in what they leave out
-	img   *block.Image
+	kinds []int   // of operations; scenarios differ most in what they leave out
 	sizes []int64 // that the disk has had
 	leaky bool    // there are leaks, see ballast
 	wary  bool    // writes are checked against the tables of snapshots too
@@ -65,6 +63,7 @@ const backingID = 60_000
 
 func newScenario(t *testing.T, seed uint64) *scenario {
 	s := &scenario{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
+	s.Operation = s.operate
 	s.kinds = append(s.rand.Perm(23)[:3+s.rand.IntN(20)], 7, 10)
 	s.options = smallOptions(s.rand)
 	s.encrypt(seed)
@@ -192,60 +191,32 @@ func (m memoryBacking) OpenImage(block.Ref) (*block.Image, error) {
 
 func (m memoryBacking) OpenFile(ref block.Ref) (block.File, error) { return block.Deny{}.OpenFile(ref) }
 
-// play opens the image, does n operations and closes it. It stops at the first
-// error.
-func (s *scenario) play(n int) (err error) {
-	if s.img, err = s.open(); err != nil {
-		return err
-	}
-	for range n {
-		if err := s.step(); err != nil {
-			return err
-		}
-	}
-	if err := s.img.Close(); err != nil {
-		return err
-	}
-	s.Note(true)
-	return nil
-}
-
-// step does one operation.
-func (s *scenario) step() error {
-	from := len(s.Changes)
-	err := s.operation()
-	if err != nil {
-		s.Doubt(from)
-	}
-	return err
-}
-
-func (s *scenario) operation() error {
+func (s *scenario) operate() error {
 	op := s.place()
 	off, n := int64(op.First)*sector, int64(op.End-op.First)*sector
 	switch s.kinds[s.rand.IntN(len(s.kinds))] {
 	default:
-		_, err := s.img.WriteAt(s.Write(op), off)
+		_, err := s.Img.WriteAt(s.Write(op), off)
 		return err
 	case 0, 1:
 		s.Begin(op)
-		return s.img.WriteZeroes(off, n, block.ZeroFlags(s.rand.IntN(2)))
+		return s.Img.WriteZeroes(off, n, block.ZeroFlags(s.rand.IntN(2)))
 	case 2, 3:
 		s.Begin(op)
-		if err := s.img.Discard(off, n); err != nil {
+		if err := s.Img.Discard(off, n); err != nil {
 			return err
 		}
 		return s.settleDiscard(op)
 	case 4, 5, 6:
 		return s.compressed(op)
 	case 7, 8, 9:
-		if err := s.img.Flush(); err != nil {
+		if err := s.Img.Flush(); err != nil {
 			return err
 		}
 		s.Note(true)
 		return nil
 	case 10:
-		return s.reopen()
+		return s.Reopen()
 	case 11:
 		return s.resize()
 	case 12:
@@ -266,7 +237,7 @@ func (s *scenario) operation() error {
 // place returns where the next operation goes: often near where an earlier one
 // went.
 func (s *scenario) place() stamp.Change {
-	sectors, cluster := int(s.img.Size()/sector), int(s.options.ClusterSize/sector)
+	sectors, cluster := int(s.Img.Size()/sector), int(s.options.ClusterSize/sector)
 	op := stamp.Change{First: s.rand.IntN(sectors)}
 	if len(s.Changes) > 0 && s.rand.IntN(3) > 0 {
 		op.First = min(sectors-1, s.Changes[s.rand.IntN(len(s.Changes))].First%stateFirst)
@@ -279,15 +250,6 @@ func (s *scenario) place() stamp.Change {
 	return op
 }
 
-func (s *scenario) reopen() (err error) {
-	if err := s.img.Close(); err != nil {
-		return err
-	}
-	s.Note(true)
-	s.img, err = s.open()
-	return err
-}
-
 // compressed writes the clusters that op touches.
 func (s *scenario) compressed(op stamp.Change) error {
 	if s.options.DataFile != "" || s.options.Encryption != qcow2.NoEncryption {
@@ -295,19 +257,19 @@ func (s *scenario) compressed(op stamp.Change) error {
 	}
 	per := int(s.options.ClusterSize / sector)
 	op.First = op.First / per * per
-	op.End = min((op.End+per-1)/per*per, int(s.img.Size()/sector))
+	op.End = min((op.End+per-1)/per*per, int(s.Img.Size()/sector))
 	p := s.Write(op)
 	if s.rand.IntN(4) == 0 {
 		stamp.Noise(p, int64(op.First)*sector, uint32(len(s.Changes)))
 	}
-	return s.img.WriteCompressed(p, int64(op.First)*sector)
+	return s.Img.WriteCompressed(p, int64(op.First)*sector)
 }
 
 // settleDiscard records which sectors a discard has left alone, each as an
 // operation that keeps what is there.
 func (s *scenario) settleDiscard(op stamp.Change) error {
 	p := make([]byte, (op.End-op.First)*sector)
-	if _, err := s.img.ReadAt(p, int64(op.First)*sector); err != nil {
+	if _, err := s.Img.ReadAt(p, int64(op.First)*sector); err != nil {
 		return err
 	}
 	for at := op.First; at < op.End; at++ {
@@ -322,10 +284,10 @@ func (s *scenario) settleDiscard(op stamp.Change) error {
 // resize makes the disk larger or smaller. Where machine state begins would move.
 func (s *scenario) resize() error {
 	v2 := s.options.Version == 2
-	if s.busy || v2 && (len(s.snaps) > 0 || int64(len(s.backing)) > min(s.options.Size, s.img.Size())) {
+	if s.busy || v2 && (len(s.snaps) > 0 || int64(len(s.backing)) > min(s.options.Size, s.Img.Size())) {
 		return nil // refused
 	}
-	old, span := s.img.Size(), min(s.options.ClusterSize*s.options.ClusterSize/8, 64<<10)
+	old, span := s.Img.Size(), min(s.options.ClusterSize*s.options.ClusterSize/8, 64<<10)
 	size := old + (s.rand.Int64N(2*span)-span)/sector*sector
 	size = max(sector, min(size, s.options.Size+64<<10))
 	if size == old {
@@ -337,7 +299,7 @@ func (s *scenario) resize() error {
 		o.Preallocation = block.Preallocation(s.rand.IntN(4))
 	}
 	s.Begin(stamp.Change{First: int(min(size, old) / sector), End: int(max(size, old) / sector)})
-	resizer, _ := block.As[block.Resizer](s.img)
+	resizer, _ := block.As[block.Resizer](s.Img)
 	err := resizer.Resize(size, o)
 	s.Note(err == nil)
 	return err
@@ -351,7 +313,7 @@ func (s *scenario) amend() error {
 		{RefcountBits: 1 << s.rand.IntN(7)}, {Version: 3, LazyRefcounts: &on},
 	}[s.rand.IntN(5)]
 	s.mark()
-	err := qcow2.Amend(s.img, &o)
+	err := qcow2.Amend(s.Img, &o)
 	if errors.Is(err, block.ErrUnsupported) || errors.Is(err, block.ErrInvalid) && !errors.Is(err, block.ErrBroken) || atLimit(err) {
 		err = nil // it can't be
 	}
@@ -360,7 +322,7 @@ func (s *scenario) amend() error {
 
 // describe finds out what an image is now.
 func (s *scenario) describe() error {
-	describer, _ := block.As[block.Describer](s.img)
+	describer, _ := block.As[block.Describer](s.Img)
 	d, err := describer.Describe()
 	if err != nil {
 		return err
@@ -381,11 +343,11 @@ func (s *scenario) makeEmpty() error {
 	if s.options.DataFileRaw {
 		return nil
 	}
-	below := min(len(s.backing), int(s.img.Size())) / sector
-	s.Changes = append(s.Changes, stamp.Change{End: below, ID: backingID}, stamp.Change{First: below, End: int(s.img.Size() / sector)})
+	below := min(len(s.backing), int(s.Img.Size())) / sector
+	s.Changes = append(s.Changes, stamp.Change{End: below, ID: backingID}, stamp.Change{First: below, End: int(s.Img.Size() / sector)})
 	s.setState(make([]uint32, stateSectors))
 	s.Note(false)
-	e, _ := block.As[block.Emptier](s.img)
+	e, _ := block.As[block.Emptier](s.Img)
 	if err := e.MakeEmpty(); err != nil {
 		return err
 	}
@@ -405,11 +367,11 @@ func (s *scenario) createSnapshot() error {
 	if s.options.DataFile != "" || len(s.snaps) == 8 {
 		return nil
 	}
-	ids, err := stamp.Sectors(s.img.ReadAt, 0, int(s.img.Size()/sector))
+	ids, err := stamp.Sectors(s.Img.ReadAt, 0, int(s.Img.Size()/sector))
 	if err != nil {
 		return err
 	}
-	state, err := stamp.Sectors(readState(s.img), stateFirst, stateSectors)
+	state, err := stamp.Sectors(readState(s.Img), stateFirst, stateSectors)
 	if err != nil {
 		return err
 	}
@@ -421,7 +383,7 @@ func (s *scenario) createSnapshot() error {
 	}
 	k.made = s.mark()
 	s.snaps = append(s.snaps, k)
-	maker, _ := block.As[block.Snapshotter](s.img)
+	maker, _ := block.As[block.Snapshotter](s.Img)
 	_, err = maker.CreateSnapshot(record)
 	if s.narrow() && atLimit(err) {
 		k.failed = true // nothing more can be shared
@@ -470,7 +432,7 @@ func (s *scenario) applySnapshot() error {
 	}
 	s.setState(k.state)
 	s.Note(false)
-	maker, _ := block.As[block.Snapshotter](s.img)
+	maker, _ := block.As[block.Snapshotter](s.Img)
 	err := maker.ApplySnapshot(k.name)
 	if s.narrow() && atLimit(err) {
 		s.Doubt(from)
@@ -496,7 +458,7 @@ func (s *scenario) writeState() error {
 	at := s.rand.IntN(stateSectors)
 	op := stamp.Change{First: stateFirst + at, End: stateFirst + at + 1 + s.rand.IntN(stateSectors-at)}
 	s.busy = true
-	k, _ := block.As[block.VMStateKeeper](s.img)
+	k, _ := block.As[block.VMStateKeeper](s.Img)
 	return k.WriteVMState(s.Write(op), int64(at)*sector)
 }
 
@@ -514,7 +476,7 @@ func (s *scenario) deleteSnapshot() error {
 		return nil
 	}
 	k.gone = s.mark()
-	maker, _ := block.As[block.Snapshotter](s.img)
+	maker, _ := block.As[block.Snapshotter](s.Img)
 	err := maker.DeleteSnapshot(k.name)
 	k.failed = err != nil
 	s.Note(err == nil)

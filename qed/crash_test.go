@@ -29,10 +29,10 @@ func TestCrash(t *testing.T) {
 		}
 		group.Checkpoint()
 		group.Record(&s.History)
-		s.open = func() (*block.Image, error) { return s.openOn(f.Reopen(), true) }
+		s.Open = func() (*block.Image, error) { return s.openOn(f.Reopen(), true) }
 		o := crashfile.Options{Exhaustive: 4, Samples: 2, Instants: 40}
 		return &crashfile.Scenario{Group: group, History: &s.History, Options: o, What: &s.options, Survives: s.survives},
-			s.play(8 + s.rand.IntN(12))
+			s.Play(8 + s.rand.IntN(12))
 	})
 }
 

@@ -1,7 +1,6 @@
 package qed
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"testing"
@@ -32,7 +31,7 @@ type faultRun struct {
 
 // play makes an image and plays a scenario on it, going on after errors.
 func (r *faultRun) play() error {
-	r.open = func() (*block.Image, error) { return r.openOn(r.plan.Wrap(r.file.Reopen()), true) }
+	r.Open = func() (*block.Image, error) { return r.openOn(r.plan.Wrap(r.file.Reopen()), true) }
 	if r.create(r.plan.Wrap(r.file.Reopen())) != nil {
 		return nil
 	}
@@ -40,7 +39,7 @@ func (r *faultRun) play() error {
 	if err := r.damage(plain); err != nil {
 		return err
 	}
-	errs := r.stubborn(20)
+	errs := r.Persist(20)
 	if errs == nil {
 		r.Safe = len(r.Changes) // nobody was told: then nothing may be missing
 	}
@@ -51,23 +50,4 @@ func (r *faultRun) play() error {
 		}
 	}
 	return nil
-}
-
-// stubborn does n operations, whatever happens.
-func (r *faultRun) stubborn(n int) error {
-	var errs error
-	if r.img, errs = r.open(); errs != nil {
-		return errs
-	}
-	for range n {
-		err := r.step()
-		if errs = errors.Join(errs, err); errors.Is(err, block.ErrClosed) || r.img == nil {
-			return errs
-		}
-	}
-	err := r.img.Close()
-	if err == nil {
-		r.Note(true)
-	}
-	return errors.Join(errs, err)
 }

@@ -23,40 +23,14 @@ func TestInvalidate(t *testing.T) {
 		if err := s.damage(func() block.File { return f.Reopen() }); err != nil {
 			t.Fatal(err)
 		}
-		s.open = func() (*block.Image, error) { return s.openOn(f.Reopen(), true) }
-		if err := takeTurns(s); err != nil {
+		s.Open = func() (*block.Image, error) { return s.openOn(f.Reopen(), true) }
+		if err := s.TakeTurns(func(img *block.Image) error { return s.checkContent(img, s.Now()) }); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
 		if err := s.checkOpen(func() block.File { return f.Reopen() }, true, false, nil, s.Now()); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
 	}
-}
-
-func takeTurns(s *scenario) error {
-	var hosts [2]*block.Image
-	var err error
-	for i := range hosts {
-		if hosts[i], err = s.open(); err != nil {
-			return err
-		}
-	}
-	for turn := range 10 {
-		s.img = hosts[turn%2]
-		if err := errors.Join(s.img.Invalidate(), s.checkContent(s.img, s.Now())); err != nil {
-			return err
-		}
-		for range 4 {
-			if err := s.step(); err != nil {
-				return err
-			}
-		}
-		if err := s.img.Flush(); err != nil {
-			return err
-		}
-		hosts[turn%2] = s.img
-	}
-	return errors.Join(hosts[1].Close(), hosts[0].Invalidate(), hosts[0].Close())
 }
 
 // What would be lost is not given up, and an image that is another one now is not

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/drill"
 	"github.com/diskimg/diskimg/internal/stamp"
 	"github.com/diskimg/diskimg/internal/zero"
 	"github.com/diskimg/diskimg/raw"
@@ -34,23 +35,21 @@ const (
 type window struct{ first, end int }
 
 type scenario struct {
-	stamp.History
+	drill.Drill
 	rand    *rand.Rand
 	options CreateOptions
 	windows []window
 	bases   []*storage.Memory // that the image may name, the first at the start
 	base    int               // which of them it names, -1: none
 	hurt    bool              // the image was not closed, and has an entry that leads nowhere
-	// open opens the image for writing.
-	open func() (*block.Image, error)
 
-	kinds []int // of operations; scenarios differ most in what they leave out
-	img   *block.Image
+	kinds []int   // of operations; scenarios differ most in what they leave out
 	sizes []int64 // of the disk, before and after it was grown
 }
 
 func newScenario(t *testing.T, seed uint64) *scenario {
 	s := &scenario{rand: rand.New(rand.NewPCG(seed, 0)), base: -1}
+	s.Operation = s.operate
 	s.kinds = append(s.rand.Perm(kinds)[:3+s.rand.IntN(kinds-3)], aWrite)
 	s.options = CreateOptions{ClusterSize: 4096, TableSize: 1 << s.rand.IntN(2), Size: sector * int64(windowSize-s.rand.IntN(perCluster))}
 	s.windows = []window{{0, windowSize}}
@@ -142,34 +141,6 @@ func (s *scenario) damage(f func() block.File) error {
 	return err
 }
 
-// play opens the image, does n operations and closes it. It stops at the first
-// error.
-func (s *scenario) play(n int) (err error) {
-	if s.img, err = s.open(); err != nil {
-		return err
-	}
-	for range n {
-		if err := s.step(); err != nil {
-			return err
-		}
-	}
-	if err := s.img.Close(); err != nil {
-		return err
-	}
-	s.Note(true)
-	return nil
-}
-
-// step does one operation.
-func (s *scenario) step() error {
-	from := len(s.Changes)
-	err := s.operation()
-	if err != nil {
-		s.Doubt(from)
-	}
-	return err
-}
-
 // Kinds of operations; aWrite stands for all from there on.
 const (
 	aFlush = iota
@@ -185,16 +156,16 @@ const (
 	kinds = aWrite + 3
 )
 
-func (s *scenario) operation() error {
+func (s *scenario) operate() error {
 	switch kind := s.kinds[s.rand.IntN(len(s.kinds))]; kind {
 	case aFlush:
-		err := s.img.Flush()
+		err := s.Img.Flush()
 		if err == nil {
 			s.Note(true)
 		}
 		return err
 	case aReopen:
-		return s.reopen()
+		return s.Reopen()
 	case anIdleTime:
 		s.idle()
 		return nil
@@ -215,12 +186,12 @@ func (s *scenario) change(kind int) error {
 	off, n := int64(op.First)*sector, int64(op.End-op.First)*sector
 	switch kind {
 	case aDiscard: // changes nothing
-		return s.img.Discard(off, n)
+		return s.Img.Discard(off, n)
 	case aZeroing, anUnmapping:
 		s.Begin(op)
-		return s.img.WriteZeroes(off, n, block.ZeroFlags(kind-aZeroing)*block.MayUnmap)
+		return s.Img.WriteZeroes(off, n, block.ZeroFlags(kind-aZeroing)*block.MayUnmap)
 	}
-	_, err := s.img.WriteAt(s.Write(op), off)
+	_, err := s.Img.WriteAt(s.Write(op), off)
 	return err
 }
 
@@ -236,7 +207,7 @@ func (s *scenario) clipped(img *block.Image) (list []window) {
 
 // place returns where the next operation goes: often whole clusters.
 func (s *scenario) place() stamp.Change {
-	list := s.clipped(s.img)
+	list := s.clipped(s.Img)
 	w := list[s.rand.IntN(len(list))]
 	op := stamp.Change{First: w.first + s.rand.IntN(w.end-w.first)}
 	op.End = op.First + 1 + s.rand.IntN(min(w.end-op.First, 3*perCluster))
@@ -247,18 +218,9 @@ func (s *scenario) place() stamp.Change {
 	return op
 }
 
-func (s *scenario) reopen() (err error) {
-	if err := s.img.Close(); err != nil {
-		return err
-	}
-	s.Note(true)
-	s.img, err = s.open()
-	return err
-}
-
 // idle lets so much time pass that the need check bit is cleared.
 func (s *scenario) idle() {
-	d, _ := block.As[*disk](s.img)
+	d, _ := block.As[*disk](s.Img)
 	d.mu.Lock()
 	d.clean.last = time.Time{}
 	d.mu.Unlock()
@@ -272,7 +234,7 @@ func (s *scenario) grow() error {
 	}
 	size := s.sizes[0] + sector*int64(1+s.rand.IntN(3*perCluster))
 	s.sizes = append(s.sizes, size)
-	resizer, _ := block.As[block.Resizer](s.img)
+	resizer, _ := block.As[block.Resizer](s.Img)
 	return resizer.Resize(size, block.ResizeOptions{})
 }
 
@@ -290,13 +252,13 @@ func (s *scenario) rebase() error {
 		next = (s.base + 1) % 2
 		name, format = baseName(next), "raw"
 	}
-	changer, _ := block.As[block.BackingChanger](s.img)
+	changer, _ := block.As[block.BackingChanger](s.Img)
 	if err := changer.ChangeBacking(name, format); err != nil {
 		return err
 	}
 	s.base = next
 	s.Note(true)
-	return s.reopen()
+	return s.Reopen()
 }
 
 // makeEmpty has the disk read as its backing image again; nil says nothing.
@@ -305,7 +267,7 @@ func (s *scenario) makeEmpty() error {
 	if s.base >= 0 {
 		below, _ = s.bases[s.base].Size()
 	}
-	for _, w := range s.clipped(s.img) {
+	for _, w := range s.clipped(s.Img) {
 		for at := w.first; at < w.end; at++ {
 			op := stamp.Change{First: at, End: at + 1}
 			if int64(at)*sector < below {
@@ -315,7 +277,7 @@ func (s *scenario) makeEmpty() error {
 		}
 	}
 	s.Note(false)
-	e, _ := block.As[block.Emptier](s.img)
+	e, _ := block.As[block.Emptier](s.Img)
 	err := e.MakeEmpty()
 	s.Note(err == nil)
 	return err
@@ -323,9 +285,9 @@ func (s *scenario) makeEmpty() error {
 
 // keepAll writes the clusters of the disk as they are.
 func (s *scenario) keepAll() error {
-	for _, w := range s.clipped(s.img) {
+	for _, w := range s.clipped(s.Img) {
 		p := make([]byte, (w.end-w.first)*sector)
-		if _, err := s.img.ReadAt(p, int64(w.first)*sector); err != nil {
+		if _, err := s.Img.ReadAt(p, int64(w.first)*sector); err != nil {
 			return err
 		}
 		for at := w.first; at < w.end; at++ {
@@ -345,9 +307,9 @@ func (s *scenario) keepAll() error {
 
 func (s *scenario) keep(p []byte, off int64) error {
 	if zero.Is(p) {
-		return s.img.WriteZeroes(off, int64(len(p)), block.OwnZeroes)
+		return s.Img.WriteZeroes(off, int64(len(p)), block.OwnZeroes)
 	}
-	_, err := s.img.WriteAt(p, off)
+	_, err := s.Img.WriteAt(p, off)
 	return err
 }
 

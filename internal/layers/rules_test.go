@@ -26,7 +26,7 @@ var anyModule = []string{"github.com/klauspost/compress", "golang.org/x/crypto",
 var layers = []layer{
 	{name: "test support", testing: true,
 		dirs: []string{"block/blocktest", "internal/model", "internal/qemu", "internal/stamp", "internal/layers", "internal/tiny",
-			"internal/crashfile", "internal/faultfile", "internal/mutant", "internal/realdisk"},
+			"internal/crashfile", "internal/drill", "internal/faultfile", "internal/mutant", "internal/realdisk"},
 		may: []string{"block", "internal", "test support"}},
 	{name: "formats", dirs: []string{"internal/formats"}, testing: true, may: []string{"diskimg", "storage", "block", "test support"}},
 	{name: "bench", dirs: []string{"internal/bench"}, program: true, testing: true, may: []string{"internal", "test support"}},
