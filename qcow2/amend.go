@@ -238,13 +238,18 @@ func (d *disk) completeSnapshots() error {
 	if err != nil || !slices.ContainsFunc(records, func(s snapshotRecord) bool { return len(s.extra) < minSnapshotExtra }) {
 		return err
 	}
+	complete(records)
+	return d.writeSnapshots(records, size)
+}
+
+// complete gives records the extra data that version 3 demands.
+func complete(records []snapshotRecord) {
 	for i := range records {
 		s := &records[i]
 		if len(s.extra) < minSnapshotExtra {
 			s.extra = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(s.vmState)), uint64(s.diskSize))
 		}
 	}
-	return d.writeSnapshots(records, size)
 }
 
 // mayDowngrade refuses to make a version 2 image of what that can't express.

@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/diskimg/diskimg/block"
@@ -41,6 +43,8 @@ type checker struct {
 	// too high, those of them without a refcount block, wrong COPIED flags,
 	// refcount blocks that can't be where they are said to be.
 	tooLow, tooHigh, missing, badFlags, badBlocks int64
+	snapshots                                     snapshotTable
+	badSnapshots                                  int64 // of what a repair mends: what is wrong with that table
 	// … and entries that set space aside where none can be.
 	misplaced []hostOff
 	lost      int64 // of tooLow: those that count as free
@@ -73,7 +77,9 @@ func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 	r := d.ranges.Acquire(0, math.MaxInt64)
 	defer d.ranges.Release(r)
 	if err := d.Flush(); err != nil {
-		return block.CheckResult{}, err
+		// What the table of snapshots lacks is the better reason, if it is one.
+		k := &checker{d: d, o: &block.CheckOptions{FixCorruptions: o.FixCorruptions}}
+		return block.CheckResult{}, cmp.Or(k.readSnapshots(), err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -162,6 +168,11 @@ func (k *checker) count() (err error) {
 		return err
 	}
 	k.res.Clusters = g.clusters(d.Size())
+	if k.snapshots.excess == nil {
+		if err := k.readSnapshots(); err != nil {
+			return err
+		}
+	}
 	k.referTable(metaHeader, 0, g.clusterSize)
 	if err := k.countL1(d.hdr.l1Offset, d.l1, true); err != nil {
 		return err
@@ -228,13 +239,62 @@ func (k *checker) countRetired() {
 	}
 }
 
-func (k *checker) countSnapshots() error {
-	list, size, err := k.d.readSnapshots(maxSnapshotTable)
+// readSnapshots reads the snapshot table, and tells what is wrong with it.
+func (k *checker) readSnapshots() error {
+	h, mend := k.d.hdr, k.o.FixCorruptions
+	err := h.validateSnapshots()
+	if errors.Is(err, syscall.EFBIG) && !mend {
+		return block.Detailf(block.ErrCorrupt, fmt.Sprintf("ERROR snapshot table too large\nYou can force-remove all %d overhanging snapshots with qemu-img check -r all", h.snapshotCount-maxSnapshots),
+			"%d snapshots, the limit is %d (%w)", h.snapshotCount, maxSnapshots, syscall.EFBIG)
+	}
+	if errors.Is(err, syscall.EINVAL) {
+		return block.Detailf(block.ErrCorrupt, "ERROR snapshot table offset invalid", "%#x (%w)", h.snapshotsOffset, syscall.EINVAL)
+	}
+	k.snapshots, err = k.d.scanSnapshots(maxSnapshotTable, mend)
+	if errors.Is(err, syscall.EFBIG) {
+		return block.Detailf(block.ErrCorrupt, "ERROR failed to read the snapshot table: "+block.Brief(err.Error(), err)+"\nYou can force-remove this extra metadata with qemu-img check -r all", "the limit is %d bytes (%w)", maxSnapshotExtra, syscall.EFBIG)
+	}
 	if err != nil {
 		k.find(block.Corruption, "ERROR snapshot table: %v", err)
 		return nil
 	}
-	k.referTable(metaSnapshots, k.d.hdr.snapshotsOffset, size)
+	k.findTooMuch()
+	k.findIncomplete()
+	return nil
+}
+
+// findTooMuch finds what a repair leaves out of the snapshot table.
+func (k *checker) findTooMuch() {
+	t := &k.snapshots
+	if t.over > 0 {
+		k.badSnapshots += int64(t.over)
+		k.fixing(block.Corruption, "Discarding %d overhanging snapshots", t.over)
+	}
+	for _, i := range slices.Sorted(maps.Keys(t.excess)) {
+		k.badSnapshots++
+		k.fixing(block.Corruption, "Discarding too much extra metadata in snapshot table entry %d (%d > %d)", i, t.excess[i], maxSnapshotExtra)
+	}
+	k.res.Corruptions += k.badSnapshots
+}
+
+// findIncomplete finds records that lack what version 3 demands.
+func (k *checker) findIncomplete() {
+	for i, s := range k.snapshots.records {
+		switch {
+		case !k.d.geo.v3 || len(s.extra) >= minSnapshotExtra:
+		case k.o.FixCorruptions:
+			k.badSnapshots++
+			k.res.Corruptions++
+			k.fixing(block.Corruption, "Repairing snapshot table entry %d is incomplete", i)
+		default:
+			k.find(block.Corruption, "ERROR snapshot table entry %d is incomplete", i)
+		}
+	}
+}
+
+func (k *checker) countSnapshots() error {
+	list := k.snapshots.records
+	k.referTable(metaSnapshots, k.d.hdr.snapshotsOffset, k.snapshots.size)
 	for i := range list {
 		if err := k.countSnapshot(i, &list[i]); err != nil {
 			return err
@@ -248,18 +308,18 @@ func (k *checker) countSnapshot(i int, s *snapshotRecord) error {
 	n := int64(s.l1Size) * 8
 	switch err := k.d.checkL1(s); {
 	case errors.Is(err, syscall.EFBIG):
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_size=%#x: L1 table is too large; snapshot table entry corrupted", s.id, s.name, s.l1Size)
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_size=%#x: L1 table is too large; snapshot table entry corrupted", text(s.id), text(s.name), s.l1Size)
 		return nil
 	case err != nil:
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not cluster aligned; snapshot table entry corrupted", s.id, s.name, s.l1Offset)
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not cluster aligned; snapshot table entry corrupted", text(s.id), text(s.name), s.l1Offset)
 		return nil
 	case !k.d.validL1(s):
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not in the file; snapshot table entry corrupted", s.id, s.name, s.l1Offset)
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not in the file; snapshot table entry corrupted", text(s.id), text(s.name), s.l1Offset)
 		return nil
 	}
 	// Tables that are each their own are not longer than the file.
 	if k.snapshotL1 += n; k.snapshotL1 > k.fileSize {
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table shares its place with others; snapshot table entry corrupted (entry %d)", s.id, s.name, s.l1Offset, i)
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table shares its place with others; snapshot table entry corrupted (entry %d)", text(s.id), text(s.name), s.l1Offset, i)
 		return nil
 	}
 	b := make([]byte, n)
@@ -267,6 +327,12 @@ func (k *checker) countSnapshot(i int, s *snapshotRecord) error {
 		return err
 	}
 	return k.countL1(s.l1Offset, decodeTable(b), false)
+}
+
+// text is a name up to its first zero byte, which names do not have.
+func text(name string) string {
+	name, _, _ = strings.Cut(name, "\x00")
+	return name
 }
 
 // countL1 counts an L1 table and notes the L2 tables that it names.

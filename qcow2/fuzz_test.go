@@ -388,7 +388,7 @@ func (z *fuzzed) compressed(img *block.Image, want []byte, off int64) error {
 func (z *fuzzed) sameHeader(now []byte) {
 	cs := (&forge{z.b}).cluster()
 	was, is := slices.Clone(z.b[:min(cs, int64(len(z.b)))]), slices.Clone(now[:min(cs, int64(len(now)))])
-	may := []struct{ from, to int }{{hSize, hSize + 8}, {hL1Size, hReftableClusters + 4}}
+	may := []struct{ from, to int }{{hSize, hSize + 8}, {hL1Size, hSnapshotsOffset + 8}}
 	if (&forge{z.b}).v3() {
 		may = append(may, []struct{ from, to int }{{hIncompat, hIncompat + 8}, {hAutoclear, hAutoclear + 8}}...)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"syscall"
 
 	"github.com/diskimg/diskimg/block"
 )
@@ -390,16 +391,16 @@ func (h *header) unknownFeatures() error {
 // validate checks fields against each other and against the limits, before
 // memory is taken by any of them, and that this package can read the guest's
 // data.
-func (h *header) validate() error {
-	if err := h.validateFields(); err != nil {
-		return err
-	}
-	return h.validateCrypt()
-}
+func (h *header) validate() error { return h.validateBut(false) }
 
-// validateFields is validate for who does not want the guest's data.
-func (h *header) validateFields() error {
-	for _, check := range []func() error{h.unknownFeatures, h.validateFeatures, h.validateTables, h.validateSize} {
+// validateBut is validate, and passes over the snapshot table if it is to be
+// repaired.
+func (h *header) validateBut(repair bool) error {
+	snapshots := h.validateSnapshots
+	if repair {
+		snapshots = func() error { return nil }
+	}
+	for _, check := range []func() error{h.unknownFeatures, h.validateFeatures, h.validateRefcounts, snapshots, h.validateL1, h.validateSize, h.validateCrypt} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -451,17 +452,31 @@ func (h *header) validateSize() error {
 	return nil
 }
 
-func (h *header) validateTables() error {
+func (h *header) validateRefcounts() error {
 	cs := uint64(h.clusterSize())
 	switch {
 	case uint64(h.reftableClusters)*cs > maxReftableBytes:
 		return block.Detailf(block.ErrCorrupt, "Reference count table too large", "%d clusters of %d bytes, the limit is %d bytes", h.reftableClusters, cs, maxReftableBytes)
 	case h.reftableOffset%cs != 0 || h.reftableOffset >= maxHostOffset:
 		return block.Detailf(block.ErrCorrupt, "Reference count table offset invalid", "%#x", h.reftableOffset)
+	}
+	return nil
+}
+
+func (h *header) validateSnapshots() error {
+	cs := uint64(h.clusterSize())
+	switch {
 	case h.snapshotCount > maxSnapshots:
-		return block.Detailf(block.ErrCorrupt, "Snapshot table too large", "%d snapshots, the limit is %d", h.snapshotCount, maxSnapshots)
+		return block.Detailf(block.ErrCorrupt, "Snapshot table too large", "%d snapshots, the limit is %d (%w)", h.snapshotCount, maxSnapshots, syscall.EFBIG)
 	case h.snapshotsOffset%cs != 0 || h.snapshotsOffset >= maxHostOffset || h.snapshotsOffset == 0 && h.snapshotCount > 0:
-		return block.Detailf(block.ErrCorrupt, "Snapshot table offset invalid", "%#x", h.snapshotsOffset)
+		return block.Detailf(block.ErrCorrupt, "Snapshot table offset invalid", "%#x (%w)", h.snapshotsOffset, syscall.EINVAL)
+	}
+	return nil
+}
+
+func (h *header) validateL1() error {
+	cs := uint64(h.clusterSize())
+	switch {
 	case uint64(h.l1Size)*8 > maxL1Bytes:
 		return block.Detailf(block.ErrCorrupt, "Active L1 table too large", "%d entries, the limit is %d", h.l1Size, maxL1Bytes/8)
 	case h.l1Offset%cs != 0 || h.l1Offset >= maxHostOffset || h.l1Size > 0 && h.l1Offset == 0:

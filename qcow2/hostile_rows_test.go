@@ -290,7 +290,7 @@ func (l *hostiles) snapshots() {
 	})
 	cut("more snapshots than the file holds", "snapshot table entry", func(f *forge, _ int64) { f.put32(hSnapshots, 65536) })
 	for _, n := range []uint32{1025, math.MaxInt32, math.MaxUint32} {
-		broken(fmt.Sprintf("snapshot extra data of %d bytes", n), fmt.Sprintf("snapshot table entry 0: extra data of %d bytes, the limit is 1024", n), func(f *forge, at int64) { f.put32(at+36, n) }).unlikeReading(unusedTable)
+		broken(fmt.Sprintf("snapshot extra data of %d bytes", n), fmt.Sprintf("Too much extra metadata in snapshot table entry 0: %d bytes, the limit is 1024", n), func(f *forge, at int64) { f.put32(at+36, n) }).unlikeReading(unusedTable)
 	}
 	cut("snapshot name beyond the end", "snapshot table entry 1: snapshot table at", func(f *forge, at int64) {
 		f.put16(at+64+14, 65535)

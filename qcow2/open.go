@@ -164,7 +164,7 @@ func open(f block.File, o *OpenOptions) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.validate(); err != nil {
+	if err := h.validateBut(o.Repair); err != nil {
 		return nil, err
 	}
 	d := newDisk(f, h, o)
@@ -428,7 +428,7 @@ func (d *disk) mapMetadata() error {
 		}
 	}
 	snapshots, end, err := d.readSnapshots(maxSnapshotTable)
-	if !errors.As(err, new(cutShort)) && err != nil {
+	if err != nil && !d.repairOnly && !errors.As(err, new(cutShort)) {
 		return err
 	}
 	if err != nil {

@@ -44,7 +44,7 @@ func (d *disk) markSound() error {
 
 // repairable returns how many corruptions a repair ends.
 func (k *checker) repairable() int64 {
-	return k.tooLow + k.badFlags + k.badBlocks + int64(len(k.misplaced))
+	return k.tooLow + k.badFlags + k.badBlocks + k.badSnapshots + int64(len(k.misplaced))
 }
 
 // repair sets what is wrong right. Needs mu exclusively.
@@ -59,7 +59,25 @@ func (k *checker) repair() error {
 	if err := k.mendCounts(); err != nil || !k.fixesFlags {
 		return err
 	}
-	return k.setFlags()
+	if err := k.setFlags(); err != nil {
+		return err
+	}
+	return k.mendSnapshots()
+}
+
+// mendSnapshots writes the snapshot table anew if it has to be. After refcounts are
+// right, by which its new place is found.
+func (k *checker) mendSnapshots() error {
+	if k.badSnapshots == 0 {
+		return nil
+	}
+	complete(k.snapshots.records)
+	k.d.used.Store(true)
+	if err := k.d.writeSnapshots(k.snapshots.records, k.snapshots.size); err != nil {
+		return err
+	}
+	k.res.CorruptionsFixed += k.badSnapshots
+	return nil
 }
 
 // mendEntries takes the space away from entries that set it aside where none can
@@ -264,7 +282,7 @@ func (k *checker) rebuild() error {
 // recount tells once more what is wrong besides refcounts, and then that the
 // structures in the old clusters are given back.
 func (k *checker) recount(old []block.Finding) error {
-	again := &checker{d: k.d, o: &block.CheckOptions{Report: k.o.Report}, ctx: k.ctx, refs: newRefMap()}
+	again := &checker{d: k.d, o: &block.CheckOptions{Report: k.o.Report}, ctx: k.ctx, refs: newRefMap(), snapshots: k.snapshots}
 	if err := again.count(); err != nil {
 		return err
 	}

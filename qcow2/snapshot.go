@@ -35,40 +35,76 @@ type snapshotRecord struct {
 	extra    []byte
 }
 
+// snapshotTable is what has been read of the snapshot table.
+type snapshotTable struct {
+	records []snapshotRecord
+	size    int64          // of the table in the file, in bytes
+	over    uint32         // records that were left out, because there are too many
+	excess  map[int]uint32 // how much extra data a record has, of those that have too much
+}
+
 // readSnapshots returns the records and the length of their table, which must
 // not be above limit. It checks what can be checked without following them;
 // their L1 tables are looked at when they are used.
 func (d *disk) readSnapshots(limit int64) ([]snapshotRecord, int64, error) {
-	var list []snapshotRecord
-	at := int64(0)
-	for i := range d.hdr.snapshotCount {
-		s, n, err := d.readSnapshot(int64(d.hdr.snapshotsOffset) + at)
-		if err != nil {
-			return nil, 0, fmt.Errorf("snapshot table entry %d: %w", i, err)
-		}
-		if at += n; at > limit {
-			return nil, 0, block.Unsupportedf("snapshot table is too large: more than %d bytes", limit)
-		}
-		list = append(list, s)
-	}
-	return list, at, nil
+	t, err := d.scanSnapshots(limit, d.repairOnly)
+	return t.records, t.size, err
 }
 
-// readSnapshot reads one record; n is its length with padding.
-func (d *disk) readSnapshot(off int64) (s snapshotRecord, n int64, err error) {
+// scanSnapshots is readSnapshots. To mend the table, it leaves out what is too much
+// of it.
+func (d *disk) scanSnapshots(limit int64, mend bool) (snapshotTable, error) {
+	mend = mend && d.repairOnly
+	t := snapshotTable{excess: map[int]uint32{}}
+	count := d.hdr.snapshotCount
+	if mend && count > maxSnapshots {
+		t.over, count = count-maxSnapshots, maxSnapshots
+	}
+	for i := range count {
+		s, n, extra, err := d.readSnapshot(int64(d.hdr.snapshotsOffset)+t.size, mend)
+		switch {
+		case err != nil:
+			return snapshotTable{}, fmt.Errorf("snapshot table entry %d: %w", i, err)
+		case extra > maxSnapshotExtra && !mend:
+			return snapshotTable{}, block.Detailf(block.ErrCorrupt, fmt.Sprintf("Too much extra metadata in snapshot table entry %d", i),
+				"%d bytes, the limit is %d (%w)", extra, maxSnapshotExtra, syscall.EFBIG)
+		case extra > maxSnapshotExtra:
+			t.excess[int(i)] = extra
+		}
+		if t.size+n > limit && mend {
+			t.over += count - i
+			break
+		} else if t.size+n > limit {
+			return snapshotTable{}, block.Unsupportedf("snapshot table is too large: more than %d bytes", limit)
+		}
+		t.size += n
+		t.records = append(t.records, s)
+	}
+	return t, nil
+}
+
+// readSnapshot reads one record; n is its length with padding, extra how much extra
+// data it has. What is too much of that is passed over to mend the table; else
+// nothing is read.
+func (d *disk) readSnapshot(off int64, mend bool) (s snapshotRecord, n int64, extra uint32, err error) {
 	var fixed [snapshotFixed]byte
 	if err := d.readTable("snapshot table", fixed[:], hostOff(off)); err != nil {
-		return s, 0, err
+		return s, 0, 0, err
 	}
 	be := binary.BigEndian
-	extra := be.Uint32(fixed[36:])
-	if extra > maxSnapshotExtra {
-		return s, 0, block.Corruptf("extra data of %d bytes, the limit is %d", extra, maxSnapshotExtra)
+	extra = be.Uint32(fixed[36:])
+	if extra > maxSnapshotExtra && !mend {
+		return s, 0, extra, nil // which the caller refuses
 	}
+	kept := min(extra, maxSnapshotExtra)
 	idLen, nameLen := int(be.Uint16(fixed[12:])), int(be.Uint16(fixed[14:]))
-	rest := make([]byte, int(extra)+idLen+nameLen)
-	if err := d.readTable("snapshot table", rest, hostOff(off+snapshotFixed)); err != nil {
-		return s, 0, err
+	rest := make([]byte, int(kept)+idLen+nameLen)
+	err = d.readTable("snapshot table", rest[:kept], hostOff(off+snapshotFixed))
+	if err == nil {
+		err = d.readTable("snapshot table", rest[kept:], hostOff(off+snapshotFixed+int64(extra)))
+	}
+	if err != nil {
+		return s, 0, 0, err
 	}
 	s = snapshotRecord{
 		l1Offset: be.Uint64(fixed[0:]),
@@ -78,12 +114,12 @@ func (d *disk) readSnapshot(off int64) (s snapshotRecord, n int64, err error) {
 		vmState:  int64(be.Uint32(fixed[32:])),
 		diskSize: d.Size(),
 		icount:   -1,
-		extra:    rest[:extra],
-		id:       string(rest[extra:][:idLen]),
-		name:     string(rest[int(extra)+idLen:]),
+		extra:    rest[:kept],
+		id:       string(rest[kept:][:idLen]),
+		name:     string(rest[int(kept)+idLen:]),
 	}
 	s.readExtra()
-	return s, (snapshotFixed + int64(len(rest)) + 7) &^ 7, nil
+	return s, (snapshotFixed + int64(extra) + int64(idLen+nameLen) + 7) &^ 7, extra, nil
 }
 
 // validL1 reports whether the L1 table of a snapshot is in the file, where and

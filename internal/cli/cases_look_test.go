@@ -51,6 +51,7 @@ func TestMap(t *testing.T) {
 }
 
 var checkLines = []string{
+	"check longextra", "check snapoff", "info longextra", "snapshot -l longextra", "snapshot -c x longextra",
 	"check misplaced", "check mislaid", "check mislaid2", "check misext", "check reserved", "check snapl1", "check snapbig", "check farcluster",
 	"check", "check a b", "check --foo", "check -r foo q", "check -r", "check -T foo q", "check --output=foo q", "check --output=foo", "check missing", "check dir", "check raw",
 	"check --output=json raw", "check -f raw q", "check q", "check -q q", "check --output=json q", "check old", "check ext", "check --output=json ext", "check datafile", "check lost",
@@ -70,7 +71,7 @@ func TestCheck(t *testing.T) {
 
 var repairLines = []string{
 	"check -r all misplaced", "check -r leaks misplaced", "check -r all mislaid", "check -r leaks mislaid", "check -r all misext", "check -r all --output=json misplaced",
-	"check -r leaks farcluster", "check -r all snapl1", "check -r leaks snapbig",
+	"check -r all longextra", "check -r leaks longextra", "check -r all snapoff", "check -r leaks farcluster", "check -r all snapl1", "check -r leaks snapbig",
 	"check -r all q", "check -r leaks leaky", "check -r all leaky", "check -r leaks --output=json leaky", "check -r all -q leaky", "check -r all raw", "check -r all -f raw raw",
 	"check -r leaks corrupt", "check -r all corrupt", "check -r all --output=json corrupt", "check --repair=all q", "check -r all -U q", "check -r all missing",
 	"check -r all unclosed", "check -q -r all unclosed", "check -r all --output=json unclosed", "check -r all marked", "check -r leaks marked", "check -r all flags", "check -r leaks flags", "check -r all low",

@@ -106,8 +106,13 @@ img create -f qcow2 snapl1 1M
 io snapl1 'write 0 64k'
 img snapshot -c one snapl1
 cp snapl1 snapbig
+cp snapl1 longextra
+truncate -s 512k longextra
 poke snapl1 458758 '\002'
 poke snapbig 458760 '\020'
+poke longextra $((0x70000 + 38)) '\007\320'
+cp snapl1 snapoff
+poke snapoff 70 '\002'
 cp snapl1 manysnaps
 poke manysnaps 60 '\0\001\0\0\0\0\0\0\001'
 cp q farcluster

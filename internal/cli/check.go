@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 
 	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
@@ -70,7 +73,12 @@ func (c *checkCommand) run(sh *shell, args []string) error {
 	if !c.cache.valid() {
 		return failf("Invalid source cache option: %s", c.cache)
 	}
-	img, err := c.input.open(args[0], diskimg.OpenOptions{Writable: c.fix.FixLeaks, Repair: c.fix.FixLeaks || !sh.emulate, LiveRaw: true})
+	o := diskimg.OpenOptions{Writable: c.fix.FixLeaks, Repair: c.fix.FixLeaks || !sh.emulate, LiveRaw: true}
+	img, err := c.input.open(args[0], o)
+	if errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EINVAL) {
+		o.Repair = true // a table that can't be is for the check to find
+		img, err = c.input.open(args[0], o)
+	}
 	if err != nil {
 		return err
 	}
@@ -84,6 +92,10 @@ func (c *checkCommand) run(sh *shell, args []string) error {
 	}
 	r, mended, err := c.check(sh, checker, json)
 	if err != nil {
+		var errno syscall.Errno
+		if text := sh.words(err); sh.emulate && errors.As(err, &errno) && strings.HasPrefix(text, "ERROR ") {
+			return exit{exitCheckFailed, messages{text, "Check failed: " + sentence.Of(errno)}}
+		}
 		return exit{exitCheckFailed, &sentence.Error{Text: "Check failed: " + sentence.Of(err), Err: err}}
 	}
 	if err := c.print(sh, img, r, mended, json); err != nil {

@@ -263,6 +263,9 @@ func (sh *shell) words(err error) string {
 	if sh.emulate {
 		text = sh.asDamage(block.Brief(text, err), err)
 	}
+	if strings.Contains(text, "Too much extra metadata in snapshot table entry ") && !strings.Contains(text, "\n") {
+		text += "\nYou can force-remove this extra metadata with qemu-img check -r all"
+	}
 	return text
 }
 

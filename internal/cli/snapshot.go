@@ -75,6 +75,9 @@ func (c *snapshotCommand) act(sh *shell, img *diskimg.Image) error {
 		return c.create(sh, maker)
 	}
 	list, err := snapshotsOf(img)
+	if err != nil && sh.emulate {
+		return openError(img.Path(), err)
+	}
 	if err != nil {
 		return err
 	}
