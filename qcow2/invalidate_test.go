@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/faultfile"
 	"github.com/diskimg/diskimg/internal/qemu"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/storage"
@@ -218,4 +219,45 @@ func checkAgain(t *testing.T, f *storage.Memory) error {
 	t.Helper()
 	img := openBitmaps(t, f, false)
 	return errors.Join(checkNoCorruption(img, true), img.Close())
+}
+
+// A read fails while an image is invalidated: it reads on as before, is not
+// written any more, and its file is as the other host has left it.
+func TestInvalidateFaults(t *testing.T) {
+	for n := 1; ; n++ {
+		f := storage.NewMemory()
+		must(t, qcow2.Create(f.Reopen(), &qcow2.CreateOptions{Size: 1 << 20, ClusterSize: 4096}))
+		first := openBitmaps(t, f, true)
+		must(t, writeAndFlush(first, []byte{1}, 0))
+		_, err := first.ReadAt(make([]byte, 1<<20), 0)
+		must(t, errors.Join(err, first.Close()))
+		plan := faultfile.NewPlan(faultfile.Fault{})
+		img, err := qcow2.Open(plan.Wrap(f.Reopen()), &qcow2.OpenOptions{Writable: true})
+		must(t, err)
+		before := wholeDisk(t, img)
+		other := openBitmaps(t, f, true)
+		must(t, errors.Join(writeAndFlush(other, []byte{2}, 64<<10), other.Close()))
+		plan.Set(faultfile.Fault{Kind: faultfile.Read, N: n})
+		if err := img.Invalidate(); err == nil {
+			must(t, img.Close())
+			if n < 4 {
+				t.Errorf("only %d reads", n)
+			}
+			break
+		} else if !errors.Is(err, faultfile.EIO) {
+			t.Errorf("read %d fails: %v", n, err)
+		}
+		if !bytes.Equal(wholeDisk(t, img), before) {
+			t.Errorf("read %d fails, and the disk reads otherwise", n)
+		}
+		if _, err := img.WriteAt([]byte{3}, 0); !errors.Is(err, block.ErrBroken) {
+			t.Errorf("read %d fails, and then a write: %v", n, err)
+		}
+		_ = img.Close()
+		left := openBitmaps(t, f, false)
+		if p := wholeDisk(t, left); p[0] != 1 || p[64<<10] != 2 {
+			t.Errorf("read %d fails, and the file holds something else", n)
+		}
+		must(t, errors.Join(checkNoCorruption(left, true), left.Close()))
+	}
 }
