@@ -59,7 +59,7 @@ var ioSessions = []ioSessionCase{
 	{"discards of nodes", nil, "close\nopen -o discard=ignore a\nwrite -P 7 0 64k\ndiscard 0 64k\nread -P 7 0 64k\nreopen -o discard=unmap\ndiscard 0 64k\nread -P 7 0 64k\nclose\nopen -d ignore -o discard=unmap a\nwrite -P 7 0 64k\ndiscard 0 64k\nread -P 7 0 64k\nclose\nopen -d ignore -o file.discard=unmap a\nwrite -P 7 0 64k\ndiscard 0 64k\nread -P 7 0 64k\nwrite -zu 0 64k\nread -P 7 0 64k\nclose\nopen -o driver=raw,file.discard=off r\nwrite -P 7 0 64k\ndiscard 0 64k\nread -P 7 0 64k\nwrite -zu 0 64k\nread -P 7 0 64k", false},
 	{"ignored discards", []string{"-d", "ignore"}, "write 0 64k\ndiscard 0 64k\nread -P 0xcd 0 64k", false},
 	{"flags that exclude each other", nil, "write -bzf 0 512\nwrite -fnb 0 512\nwrite -fcn 0 512\nwrite -fcu 0 1\nwrite -fcz 0 64k\nwrite -nu 0 1\nwrite -czP 1 0 64k\nwrite -bc 0 1\nquit 1\nlength", false},
-	{"resumed before what is done is told", nil, "close\nopen blkdebug::a\nwrite -P 1 0 128k\nbreak write_aio A\naio_write -P 2 0 512\nwait_break A\naio_write -P 3 64k 512\nresume A\naio_flush\n", true},
+	{"resumed before what is done is told", nil, "close\nopen blkdebug::a\nwrite -P 1 0 128k\nbreak write_aio A\naio_write -q -P 2 0 512\nwait_break A\naio_write -P 3 64k 512\nresume A\naio_flush\n", true},
 	{"compressed", nil, "write -c 0 64k\nwrite -c -P 3 64k 64k\nread -P 3 64k 64k\nwrite -c 0 100\nwrite -c 1 512\nwrite -cz 128k 512", false},
 	{"info", nil, "length\ninfo\nmap\nalloc 0\nalloc 0 1M\nalloc 2M\nalloc 0 -1\nalloc a\nalloc\nlength 1", false},
 	{"sizes", nil, "write 0 64k\ntruncate 2M\nlength\ntruncate\ntruncate x\ntruncate -m foo 3M\ntruncate -m off 3M\ntruncate -x 3M\nlength\nread -P 0 1M 2M\nmap", false},
