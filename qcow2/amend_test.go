@@ -1,10 +1,12 @@
 package qcow2_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
 
+	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/qemu"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/storage"
@@ -43,4 +45,27 @@ func TestAmendedBack(t *testing.T) {
 	}
 	qemu.Img(t, "snapshot", "-a", "one", path)
 	qemu.IO(t, path, "qcow2", "read -P 1 0 1M", "read -P 0 1M 1M", "read -P 2 3M 64k")
+}
+
+// A downgrade changes the L2 table of a snapshot where it is. The same table was
+// the active one before and may be in the cache: it must not come back from there
+// when the snapshot is applied.
+func TestDowngradeThenApply(t *testing.T) {
+	path := t.TempDir() + "/disk"
+	qemu.Create(t, path, "qcow2", 4<<20, nil)
+	img := openFor(t, path, qcow2.OpenOptions{Writable: true})
+	snapshots, _ := block.As[block.Snapshotter](img)
+	write := func(off int64) error {
+		_, err := img.WriteAt(bytes.Repeat([]byte{7}, 64<<10), off)
+		return err
+	}
+	zeroed := img.WriteZeroes(0, 1<<20, 0)
+	_, err := snapshots.CreateSnapshot(block.Snapshot{Name: "one"})
+	err = errors.Join(zeroed, err, write(2<<20), qcow2.Amend(img, &qcow2.AmendOptions{Version: 2}),
+		snapshots.ApplySnapshot("one"), write(3<<20), img.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	qemu.Check(t, path, "qcow2")
+	qemu.IO(t, path, "qcow2", "read -P 0 0 3M", "read -P 7 3M 64k")
 }

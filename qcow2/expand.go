@@ -156,6 +156,7 @@ func (d *disk) writeExpanded(data []byte, table hostOff) error {
 	if err := d.writePieces([]piece{{metaL2, table, slices.Clone(data)}}); err != nil {
 		return d.poison(err)
 	}
+	d.l2.Forget(int64(table), d.geo.clusterSize) // it may have been the active one
 	if err := d.syncTables(); err != nil {
 		return d.poison(err)
 	}
