@@ -72,7 +72,7 @@ examples: ## the tests of the examples
 race: ## the tests under the race detector
 	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 40m $$($(GO) list ./... | grep -v -e /qcow2$$ -e /vhd$$ -e /qed$$ -e /internal/cli$$ -e /internal/accept$$)
 	CI= CGO_ENABLED=1 $(GO) test -race -timeout 40m ./internal/cli
-	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 40m -skip TestOrderMutants ./qcow2 ./qed ./vhd -crash.states 2000 -fault.scenarios 2
+	CI=true CGO_ENABLED=1 $(GO) test -race -timeout 40m -skip Mutants ./qcow2 ./qed ./vhd -crash.states 2000 -fault.scenarios 2
 
 fuzz-short: ## each fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./...); do \

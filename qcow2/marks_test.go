@@ -12,6 +12,7 @@ import (
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/crashfile"
 	"github.com/diskimg/diskimg/internal/qemu"
+	"github.com/diskimg/diskimg/internal/stamp"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/storage"
 )
@@ -163,61 +164,70 @@ func marked(t *testing.T, path string) bool {
 
 func isCorrupt(t *testing.T, img *block.Image) bool {
 	t.Helper()
-	d, _ := block.As[block.Describer](img)
-	is, err := d.Describe()
+	is, err := corruptMark(img)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return is
+}
+
+func corruptMark(img *block.Image) (bool, error) {
+	d, _ := block.As[block.Describer](img)
+	is, err := d.Describe()
 	for _, f := range is.Specific {
 		if f.Name == "corrupt" {
-			return f.Value.(bool)
+			return f.Value.(bool), err
 		}
 	}
-	return false
+	return false, err
 }
 
 // The power fails while an image with wrong refcounts that is marked as corrupt is
 // repaired: it is marked until nothing is wrong any more, holds what it did, and
 // can be repaired to the end.
 func TestRepairCrash(t *testing.T) {
-	distinct := 0
-	for seed := uint64(1); seed <= 25 && !t.Failed(); seed++ {
+	crashfile.Visit(t, *crashStates/100, func(seed uint64) (*crashfile.Scenario, error) {
 		r := newCrashRun(t, seed)
 		if err := r.Play(8); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		files, want := r.files, wholeAgain(t, r, r.files)
-		spoil(t, r.rand, files[0])
+		want, err := wholeAgain(r, r.files)
+		if err == nil {
+			err = spoil(r.rand, r.files[0])
+		}
+		if err != nil {
+			return nil, err
+		}
 		r.group.Checkpoint()
-		if err := repairAll(r, files); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		var stats crashfile.Stats
-		for s := range r.group.States(crashfile.Options{Exhaustive: 3, Samples: 2, Instants: 30, Seed: seed, Near: changesHeader, Stats: &stats}) {
-			img, err := r.openFiles(s.Files, false)
-			if err != nil {
-				t.Fatalf("seed %d: %v\n%v", seed, err, s)
-			}
-			if !isCorrupt(t, img) && r.options.Version != 2 {
-				err = checkNoCorruption(img, false)
-			}
-			err = errors.Join(err, img.Close())
-			if err == nil && !bytes.Equal(wholeAgain(t, r, s.Files), want) {
-				err = errors.New("the disk holds something else")
-			}
-			if err := errors.Join(err, repairAll(r, s.Files)); err != nil {
-				t.Errorf("seed %d: %v\n%v", seed, err, s)
-				break
-			}
-		}
-		distinct += stats.Distinct
+		o := crashfile.Options{Exhaustive: 3, Samples: 2, Instants: 30, Near: changesHeader}
+		return &crashfile.Scenario{Group: r.group, Options: o, What: &r.options, Survives: func(s *crashfile.State, _ *stamp.Moment) error {
+			return survivesRepair(r, s.Files, want)
+		}}, repairAll(r, r.files)
+	})
+}
+
+// survivesRepair checks what a power cut has left of a repair.
+func survivesRepair(r *crashRun, files []*crashfile.File, want []byte) error {
+	img, err := r.openFiles(files, false)
+	if err != nil {
+		return err
 	}
-	t.Logf("%d distinct states", distinct)
+	is, err := corruptMark(img)
+	if err == nil && !is && r.options.Version != 2 {
+		err = checkNoCorruption(img, false)
+	}
+	if err := errors.Join(err, img.Close()); err != nil {
+		return err
+	}
+	got, err := wholeAgain(r, files)
+	if err == nil && !bytes.Equal(got, want) {
+		err = errors.New("the disk holds something else")
+	}
+	return errors.Join(err, repairAll(r, files))
 }
 
 // spoil makes refcounts wrong and marks the image as corrupt.
-func spoil(t *testing.T, r *rand.Rand, f block.File) {
-	t.Helper()
+func spoil(r *rand.Rand, f block.File) error {
 	var header [104]byte
 	var entry [8]byte
 	err := block.ReadFull(f, header[:], 0)
@@ -232,9 +242,7 @@ func spoil(t *testing.T, r *rand.Rand, f block.File) {
 		_, werr := f.WriteAt([]byte{header[79] | 2}, 79)
 		err = errors.Join(err, werr)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	return err
 }
 
 // repairAll repairs an image and demands that nothing is left to be done.
@@ -254,12 +262,13 @@ func repairAll(r *crashRun, files []*crashfile.File) error {
 	return errors.Join(checkNoCorruption(img, true), img.Close())
 }
 
-func wholeAgain(t *testing.T, r *crashRun, files []*crashfile.File) []byte {
-	t.Helper()
+// wholeAgain opens an image and reads all of its disk.
+func wholeAgain(r *crashRun, files []*crashfile.File) ([]byte, error) {
 	img, err := r.openFiles(files, false)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	defer img.Close()
-	return wholeDisk(t, img)
+	p := make([]byte, img.Size())
+	err = block.ReadFull(img, p, 0)
+	return p, errors.Join(err, img.Close())
 }
