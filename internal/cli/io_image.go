@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"syscall"
 
 	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
@@ -182,7 +183,21 @@ func (s *ioSession) close() error {
 		err = nil // it has been told
 	}
 	s.damaged, s.gone = false, false
+	if s.sh.emulate && errors.Is(err, block.ErrBroken) && errors.As(err, new(syscall.Errno)) {
+		return s.unwritten(err)
+	}
 	return err
+}
+
+// unwritten tells, as QEMU does, that tables could not be written. It would have
+// tried again meanwhile: what has failed once is over.
+func (s *ioSession) unwritten(err error) error {
+	if f := s.opened.target.Faults; f != nil && !f.Failing() {
+		return nil
+	}
+	s.sh.complain("Failed to flush the L2 table cache: %s", ioCause(err))
+	s.sh.complain("Failed to flush the refcount block cache: %s", ioCause(err))
+	return errIOSaid
 }
 
 func (s *ioSession) length([]string) error {

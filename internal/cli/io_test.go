@@ -32,6 +32,8 @@ printf '[foo]\n' > group.conf
 printf '[inject-error]\nevent = "foo"\n' > event.conf
 printf '[inject-error]\nevent = "read_aio"\nonce = "on"\n' > once.conf
 printf '[inject-error]\nevent = "l2_load"\nerrno = "28"\n[inject-error "two"]\nevent = "read_aio"\n' > always.conf
+printf '[inject-error]\nevent = "l2_update"\nonce = "on"\n' > update.conf
+printf '[inject-error]\nevent = "l2_update"\n' > updates.conf
 printf '[set-state]\nevent = "cluster_alloc"\nstate = "1"\nnew_state = "2"\n[inject-error]\nevent = "write_aio"\nstate = "2"\nonce = "on"\n' > states.conf
 printf '[inject-error]\nevent = "read_aio"\nsector = "2"\nerrno = "999"\n' > sector.conf
 `
@@ -238,6 +240,7 @@ var ioFaultArguments = []string{
 	"-c length blkdebug:/:a", "-c length blkdebug::blkdebug::a",
 	"-c length blkdebug:pattern:a", "-c length blkdebug:group.conf:a", "-c length blkdebug:event.conf:a",
 	"-c 'read 0 1k' -c 'read 0 1k' blkdebug:once.conf:a", "-c 'read 0 1k' -c 'read 0 1k' blkdebug:always.conf:a",
+	"-c 'write 0 128k' blkdebug:update.conf:a", "-c 'write 0 128k' blkdebug:updates.conf:a", "-c 'write -b 0 64k' blkdebug:updates.conf:a", "-c 'write 0 64k' -c close -c 'open a' -c 'read 0 64k' blkdebug:updates.conf:a",
 	"-c 'write 0 1k' -c 'write 0 1k' blkdebug:states.conf:a", "-f raw -c 'read 0 1k' -c 'read 1k 1k' -c 'read 4k 512' blkdebug:sector.conf:r",
 	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\",\"image\":{\"driver\":\"file\",\"filename\":\"a\"}}}",
 	"-c length json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"blkdebug\"}}",

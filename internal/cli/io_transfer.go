@@ -348,13 +348,12 @@ func (s *ioSession) store(t *transfer, p []byte) (err error) {
 	if s.gone {
 		return errGone
 	}
-	if t.vm {
-		return s.writeState(p, t.off)
-	}
-	if err := s.within(t); err != nil {
+	if err := s.within(t); err != nil && !t.vm {
 		return err
 	}
 	switch {
+	case t.vm:
+		err = s.writeState(p, t.off)
 	case t.zero:
 		err = s.img.WriteZeroes(t.off, t.length, t.zeroFlags())
 	case t.compressed:

@@ -171,6 +171,13 @@ func (r *Rules) fail(k Kind, off, n int64) error {
 	return nil
 }
 
+// Failing reports whether requests still end with an error.
+func (r *Rules) Failing() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.active) > 0
+}
+
 // Break stops the next request that comes past an event, and calls it tag.
 func (r *Rules) Break(event block.Event, tag string) error {
 	if !event.Known() {
