@@ -25,6 +25,11 @@ func (d *disk) closeBitmaps() error {
 // enabled are marked so, because writing goes on. If it fails nothing has
 // changed. Needs bitmaps.mu; takes mu.
 func (d *disk) saveBitmaps(next []*bitmap, inUse bool) error {
+	return d.flushes.Exclude(func() error { return d.storeBitmaps(next, inUse) })
+}
+
+// storeBitmaps is saveBitmaps while no flush runs.
+func (d *disk) storeBitmaps(next []*bitmap, inUse bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.broken != nil {

@@ -81,9 +81,14 @@ func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 		k := &checker{d: d, o: &block.CheckOptions{FixCorruptions: o.FixCorruptions}}
 		return block.CheckResult{}, cmp.Or(k.readSnapshots(), err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.check(o)
+	var res block.CheckResult
+	err := d.flushes.Exclude(func() (err error) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		res, err = d.check(o)
+		return err
+	})
+	return res, err
 }
 
 // check is Check without its locks. Needs mu exclusively.

@@ -36,7 +36,7 @@ func (d *disk) MakeEmpty() error {
 			return err
 		}
 	}
-	return d.trim()
+	return d.flushes.Exclude(d.trim)
 }
 
 // punchUnlinked gives the space back that an external data file has for guest
@@ -125,7 +125,8 @@ func (d *disk) entriesOf(table hostOff) ([]l2Entry, error) {
 
 // trim gives up refcount blocks that count nothing, and cuts the file off behind
 // the last cluster in use. After what was freed has been counted down on disk,
-// that is: else a power cut would leave counts for what is not there.
+// that is: else a power cut would leave counts for what is not there. Takes mu;
+// see writeCounts.
 func (d *disk) trim() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

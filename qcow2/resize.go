@@ -63,9 +63,11 @@ func (d *disk) enlarge(size int64, mode block.Preallocation) error {
 	if d.shows(old, size) && !d.canMarkZero() && mode < block.PreallocFalloc {
 		return block.Unsupportedf("Failed to zero out new clusters: Operation not supported")
 	}
-	d.mu.Lock()
-	err := d.growL1(int64(need))
-	d.mu.Unlock()
+	err := d.flushes.Exclude(func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.growL1(int64(need))
+	})
 	if err == nil {
 		err = d.prepareNew(old, size, mode)
 	}
@@ -227,7 +229,7 @@ func (d *disk) shrink(size int64) error {
 			return err
 		}
 	}
-	return d.trim()
+	return d.flushes.Exclude(d.trim)
 }
 
 // setSize has the header say how long the disk is.
@@ -289,7 +291,7 @@ func (d *disk) grow(size int64) error {
 }
 
 // growL1 moves the L1 table to where it has room for need entries. Needs mu
-// exclusively.
+// exclusively; see writeCounts.
 func (d *disk) growL1(need int64) error {
 	old := int64(len(d.l1))
 	if need <= old {
@@ -344,7 +346,8 @@ func (d *disk) switchL1(table []uint64, off hostOff) error {
 }
 
 // writeCounts writes all dirty refcount blocks and what names them, and syncs.
-// Needs mu exclusively.
+// Needs mu exclusively, and that no flush runs: what it has in hand of the same
+// blocks is older, and must not get to the disk last.
 func (d *disk) writeCounts() error {
 	b := &batch{refs: d.refs.TakeDirty()}
 	b.counts = cachePieces(metaRefblock, b.refs)

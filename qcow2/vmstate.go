@@ -51,12 +51,17 @@ func (d *disk) makeStateRoom(base guestOff, off, n int64) error {
 	if need > maxL1Bytes/8 {
 		return block.Errorf(syscall.EFBIG, "state of %d bytes at offset %d needs an L1 table of %d entries, the limit is %d", n, off, need, maxL1Bytes/8)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.refusal(); err != nil {
-		return err
+	if int64(need) <= d.l1Entries() {
+		return nil
 	}
-	return d.growL1(int64(need))
+	return d.flushes.Exclude(func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if err := d.refusal(); err != nil {
+			return err
+		}
+		return d.growL1(int64(need))
+	})
 }
 
 // ReadVMState implements block.VMStateKeeper.
