@@ -141,9 +141,7 @@ func (m *bitmapModel) step() {
 		m.mark(off, n)
 	case 1:
 		m.must(m.img.Discard(off, n))
-		if !m.o.DataFileRaw { // there it does nothing
-			m.mark(off, n)
-		}
+		m.mark(off, n)
 	case 2:
 		m.reopen()
 	case 3:
