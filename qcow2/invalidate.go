@@ -114,7 +114,12 @@ func (d *disk) replaceBy(fresh *disk) {
 	d.refs.Clear()
 	clear(d.reftableDirty)
 	d.searchFrom, d.pack, d.extended = 0, 0, false
-	d.retired, d.holes = nil, nil
+	d.unlinked, d.retired, d.holes = nil, nil, nil
+	d.reclaimable.Store(0)
+	d.broken = fresh.broken // its snapshots can't be read, if it is
+	if fresh.sealed != nil {
+		d.sealed, d.unflushed = fresh.sealed, fresh.unflushed
+	}
 	d.bitmaps.setList(fresh.bitmaps.list)
 	d.bitmaps.begun.Store(false)
 	d.decoded.forget()

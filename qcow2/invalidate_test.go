@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"path/filepath"
 	"sync"
@@ -259,5 +260,58 @@ func TestInvalidateFaults(t *testing.T) {
 			t.Errorf("read %d fails, and the file holds something else", n)
 		}
 		must(t, errors.Join(checkNoCorruption(left, true), left.Close()))
+	}
+}
+
+// What an image was about to count down is somebody else's once it has been
+// invalidated, and is not touched.
+func TestInvalidateUnlinked(t *testing.T) {
+	const cluster = 4 << 10
+	f := storage.NewMemory()
+	must(t, qcow2.Create(f.Reopen(), &qcow2.CreateOptions{Size: 1 << 20, ClusterSize: cluster}))
+	img := openBitmaps(t, f, true)
+	must(t, writeTo(img)(bytes.Repeat([]byte{1}, 16*cluster), 0))
+	s, _ := block.As[block.Snapshotter](img)
+	_, err := s.CreateSnapshot(block.Snapshot{Name: "a"})
+	must(t, err)
+
+	other := openBitmaps(t, f, true)
+	c, _ := block.As[block.Checker](other)
+	_, err = c.Check(block.CheckOptions{FixLeaks: true})
+	must(t, err)
+	p := bytes.Repeat([]byte{2}, 64*cluster)
+	must(t, errors.Join(writeTo(other)(p, 64*cluster), other.Close()))
+
+	must(t, img.Invalidate())
+	must(t, errors.Join(writeTo(img)(bytes.Repeat([]byte{3}, 16*cluster), 32*cluster), img.Close()))
+	again := openBitmaps(t, f, false)
+	got := make([]byte, len(p))
+	_, err = again.ReadAt(got, 64*cluster)
+	must(t, errors.Join(err, checkNoCorruption(again, false), again.Close()))
+	if !bytes.Equal(got, p) {
+		t.Error("what the other has written is gone")
+	}
+}
+
+// An image whose snapshots can't be read once it has been invalidated can't be
+// written, and is not marked corrupt for that.
+func TestInvalidateUnreadableSnapshots(t *testing.T) {
+	const cluster = 4 << 10
+	f := storage.NewMemory()
+	must(t, qcow2.Create(f.Reopen(), &qcow2.CreateOptions{Size: 1 << 20, ClusterSize: cluster}))
+	img := openBitmaps(t, f, true)
+	defer img.Close()
+	must(t, errors.Join(writeTo(img)(bytes.Repeat([]byte{1}, 16*cluster), 0), img.Flush()))
+	// One snapshot, behind the end of the file.
+	field := binary.BigEndian.AppendUint32(nil, 1)
+	_, err := f.WriteAt(binary.BigEndian.AppendUint64(field, 1<<30), 60)
+	must(t, errors.Join(err, img.Invalidate()))
+	before := contentOf(t, f)
+	err = errors.Join(writeTo(img)([]byte("new"), 20*cluster), img.Flush())
+	if !errors.Is(err, block.ErrBroken) {
+		t.Errorf("a write: %v", err)
+	}
+	if !bytes.Equal(before, contentOf(t, f)) {
+		t.Error("the file has changed")
 	}
 }
