@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -102,4 +103,39 @@ func (r *crashRun) survives(s *crashfile.State, m *stamp.Moment) error {
 		return fmt.Errorf("open for writing: %w", err)
 	}
 	return nil
+}
+
+// A refcount block that another one counts is new when the refcount table moves.
+// Before the header names the new table, which names that block, its count is on
+// disk.
+func TestCrashGrowCounts(t *testing.T) {
+	const cluster, last = 512, 64*63 - 1 // the last cluster before the last block that the table has room for
+	g := crashfile.NewGroup()
+	f := g.New()
+	must(t, qcow2.Create(f.Reopen(), &qcow2.CreateOptions{Size: 4 << 20, ClusterSize: cluster, RefcountBits: 64}))
+	img, err := qcow2.Open(f.Reopen(), &qcow2.OpenOptions{Writable: true})
+	must(t, err)
+	p := bytes.Repeat([]byte{1}, 80*cluster)
+	off := int64(0)
+	for ; ; off += cluster {
+		must(t, writeTo(img)(p[:cluster], off))
+		e, err := img.Locate(off, cluster)
+		must(t, err)
+		if e.Offset/cluster >= last {
+			break
+		}
+	}
+	must(t, errors.Join(img.Discard(0, 2*cluster), img.Close()))
+	img, err = qcow2.Open(f.Reopen(), &qcow2.OpenOptions{Writable: true})
+	must(t, err)
+	g.Checkpoint()
+	must(t, writeTo(img)(p[:2*cluster], off)) // the block comes to lie in what was free
+	must(t, writeTo(img)(p, off+2*cluster))   // and more is needed than the table has room for
+	for s := range g.States(crashfile.Options{Exhaustive: 2, Samples: 1}) {
+		img, err := qcow2.Open(s.Files[0].Reopen(), &qcow2.OpenOptions{})
+		must(t, err)
+		if err := errors.Join(checkNoCorruption(img, false), img.Close()); err != nil {
+			t.Fatalf("%v: %v", s, err)
+		}
+	}
 }

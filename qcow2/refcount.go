@@ -233,7 +233,7 @@ func (d *disk) newRefblock(i int64) error {
 	if i >= int64(len(d.reftable)) {
 		return d.growReftable(i)
 	}
-	c, err := d.findFree(1)
+	c, err := d.placeRefblock(i)
 	if err != nil {
 		return err
 	}
@@ -244,6 +244,16 @@ func (d *disk) newRefblock(i int64) error {
 		return err
 	}
 	return d.writeRefblock(i, c)
+}
+
+// placeRefblock finds the cluster for refcount block i. While a flush runs it is one
+// that the block counts itself: elsewhere the flush may yet write what was counted
+// before, and the header must not lead to a block whose count is not on disk.
+func (d *disk) placeRefblock(i int64) (int64, error) {
+	if d.flushing {
+		return i << d.geo.refBits, nil
+	}
+	return d.findFree(1)
 }
 
 // writeRefblock writes the refcount block i to cluster c and counts that, which may
@@ -323,7 +333,14 @@ func (d *disk) writeNewReftable(table []uint64, first, blocks int64) error {
 		return err
 	}
 	// Before the header names the new table, it and all blocks that it names
-	// must be on disk.
+	// must be on disk, with what counts those.
+	unwritten := &batch{counts: cachePieces(metaRefblock, d.refs.Unwritten())}
+	if err := d.mayWriteBatch(unwritten); err != nil {
+		return err
+	}
+	if err := d.writePieces(unwritten.counts); err != nil {
+		return d.poison(err)
+	}
 	if err := d.syncTables(); err != nil {
 		return d.poison(err)
 	}

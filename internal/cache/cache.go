@@ -172,6 +172,17 @@ func (c *Cache) TakeDirty() []*Block {
 	return taken
 }
 
+// Unwritten returns the blocks whose bytes the disk may not have yet: those that
+// are dirty, and those that have been taken and not been written.
+func (c *Cache) Unwritten() (list []*Block) {
+	for _, b := range c.ring {
+		if b.dirty || b.writing > 0 {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
 // Written ends what TakeDirty began.
 func (c *Cache) Written(taken []*Block) {
 	for _, b := range taken {
