@@ -197,25 +197,13 @@ func (d *disk) eachWhole(off, end int64, f func(l2Entry, uint64) (l2Entry, chang
 
 // shrink makes the disk smaller. Needs writers exclusively.
 func (d *disk) shrink(size int64) error {
-	old, from := d.Size(), d.geo.alignUp(size)
-	if d.canMarkZero() {
-		// Before the header says that the disk is shorter, what it loses is
-		// gone: who makes it longer again must not find it.
-		err := d.eachWhole(from, d.geo.alignUp(old), func(e l2Entry, _ uint64) (l2Entry, change) {
-			switch {
-			case e == l2Entry{} || e == d.zeroEntry():
-				return e, keep
-			case d.geo.v3:
-				return d.zeroEntry(), free
-			}
-			return l2Entry{}, free
-		})
-		if err != nil {
-			return err
-		}
-		if err := d.finish(); err != nil {
-			return err
-		}
+	// Before the header says that the disk is shorter, what it loses is gone: who
+	// makes it longer again, or reads the machine's state, must not find it.
+	if err := d.clearFrom(size); err != nil {
+		return err
+	}
+	if err := d.finish(); err != nil {
+		return err
 	}
 	if err := d.setSize(size); err != nil {
 		return err
@@ -230,6 +218,38 @@ func (d *disk) shrink(size int64) error {
 		}
 	}
 	return d.flushes.Exclude(d.trim)
+}
+
+// clearFrom has the clusters behind size read as zero, where that can be said.
+func (d *disk) clearFrom(size int64) error {
+	if d.hdr.autoclear&autoclearRawData != 0 {
+		return zeroRest(d.data, size)
+	}
+	if !d.canMarkZero() {
+		return nil
+	}
+	return d.eachWhole(d.geo.alignUp(size), d.geo.alignUp(d.Size()), func(e l2Entry, _ uint64) (l2Entry, change) {
+		switch {
+		case e == l2Entry{} || e == d.zeroEntry():
+			return e, keep
+		case d.geo.v3:
+			return d.zeroEntry(), free
+		}
+		return l2Entry{}, free
+	})
+}
+
+// zeroRest has f, as long as it is, hold zeros from off on.
+func zeroRest(f block.File, off int64) error {
+	size, err := f.Size()
+	if err != nil || size <= off {
+		return err
+	}
+	err = block.PunchHole(f, off, size-off)
+	if errors.Is(err, block.ErrUnsupported) {
+		err = block.WriteZeroes(f, off, size-off)
+	}
+	return err
 }
 
 // setSize has the header say how long the disk is.
