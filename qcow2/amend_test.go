@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/block/blocktest"
 	"github.com/diskimg/diskimg/internal/qemu"
 	"github.com/diskimg/diskimg/qcow2"
 	"github.com/diskimg/diskimg/storage"
@@ -68,4 +69,38 @@ func TestDowngradeThenApply(t *testing.T) {
 	}
 	qemu.Check(t, path, "qcow2")
 	qemu.IO(t, path, "qcow2", "read -P 0 0 3M", "read -P 7 3M 64k")
+}
+
+// Another width of refcounts fails half way: what was written behind the end of the
+// file is not taken for space that reads as zero.
+func TestFailedWidthLeavesNoData(t *testing.T) {
+	const cluster = 4 << 10
+	f := storage.NewMemory()
+	must(t, qcow2.Create(f.Reopen(), &qcow2.CreateOptions{Size: 4 << 20, ClusterSize: cluster}))
+	full, writes := errors.New("full"), 0
+	armed := false
+	hook := blocktest.Hook(func(op blocktest.IO, off, n int64) error {
+		if armed && op == blocktest.Write {
+			if writes++; writes > 1 {
+				return full
+			}
+		}
+		return nil
+	})
+	img, err := qcow2.Open(hook.Wrap(f.Reopen()), &qcow2.OpenOptions{Writable: true})
+	must(t, err)
+	must(t, errors.Join(writeTo(img)(bytes.Repeat([]byte{1}, 16*cluster), 0), img.Flush()))
+	armed = true
+	if err := qcow2.Amend(img, &qcow2.AmendOptions{RefcountBits: 64}); !errors.Is(err, full) {
+		t.Fatalf("amend: %v", err)
+	}
+	armed = false
+	for off := int64(16 * cluster); off < 64*cluster; off += cluster {
+		must(t, writeTo(img)([]byte{1}, off))
+		got := make([]byte, cluster)
+		if _, err := img.ReadAt(got, off); err != nil || bytes.Count(got, []byte{0}) != cluster-1 {
+			t.Fatalf("old data shows at %#x: %v", off, err)
+		}
+	}
+	must(t, img.Close())
 }

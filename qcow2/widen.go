@@ -128,6 +128,9 @@ func (w *widening) write() error {
 	if end<<g.clusterBits >= maxHostOffset {
 		return block.Errorf(block.ErrNoSpace, "refcount structures would lie beyond offset %#x", int64(maxHostOffset))
 	}
+	// Before anything is there that would not read as zero, the space counts as
+	// written: it stays free if this fails.
+	w.d.extend(end)
 	data, at := make([]byte, g.clusterSize), -1
 	flush := func() error {
 		if at < 0 {
@@ -185,7 +188,6 @@ func (w *widening) adopt() error {
 	d.reftable = w.table
 	clear(d.reftableDirty)
 	d.searchFrom, d.pack = 0, 0
-	d.extend(w.first + w.clusters + int64(len(w.used)))
 	if err := d.mapMetadata(); err != nil {
 		return d.poison(err)
 	}
