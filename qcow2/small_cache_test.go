@@ -1,12 +1,14 @@
 package qcow2_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/faultfile"
@@ -185,4 +187,30 @@ func randomChange(img *block.Image, r *rand.Rand) error {
 	}
 	_, err := img.WriteAt(make([]byte, n), off)
 	return err
+}
+
+// What can be written in place goes on, in another slice of the L2 table than it
+// began in, in space that has to be filled: the write ends.
+func TestWriteGoesOnInNextSlice(t *testing.T) {
+	const cluster = 4 << 10
+	f := storage.NewMemory()
+	must(t, qcow2.Create(f.Reopen(), &qcow2.CreateOptions{Size: 1 << 20, ClusterSize: cluster}))
+	img, err := qcow2.Open(f.Reopen(), &qcow2.OpenOptions{Writable: true, L2CacheEntrySize: 512})
+	must(t, err)
+	p := bytes.Repeat([]byte{1}, 128*cluster)
+	must(t, errors.Join(writeTo(img)(p, 0), img.WriteZeroes(96*cluster, cluster, 0)))
+	done := make(chan error, 1)
+	go func() { done <- writeTo(img)(bytes.Repeat([]byte{2}, 100*cluster), 0) }()
+	select {
+	case err := <-done:
+		must(t, err)
+	case <-time.After(5 * time.Second):
+		t.Fatal("the write does not end")
+	}
+	got := make([]byte, 100*cluster)
+	_, err = img.ReadAt(got, 0)
+	must(t, errors.Join(err, img.Close()))
+	if bytes.Count(got, []byte{2}) != len(got) {
+		t.Error("not all was written")
+	}
 }

@@ -45,7 +45,7 @@ func (d *disk) writeRun(p []byte, off guestOff, next *int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if n > 0 && !d.goesOn(off+guestOff(n), host+hostOff(n), int64(len(p))-n) {
+	if n > 0 && (n >= d.sliceSpan(off) || !d.goesOn(off+guestOff(n), host+hostOff(n), int64(len(p))-n)) {
 		*next = int64(host+hostOff(n)) >> d.geo.clusterBits
 		d.event(block.EventWriteAIO)
 		return n, d.writeData(p[:n], host, off)
@@ -85,10 +85,10 @@ func (d *disk) inPlace(off guestOff, n int64) (hostOff, int64, error) {
 }
 
 // goesOn reports whether the n bytes from off on begin in space of their own at
-// host that only has to be filled: what is before them is better written with
-// them, at once. Takes mu.
+// host that only has to be filled: what is before them, in the same L2 slice, is
+// better written with them, at once. Takes mu.
 func (d *disk) goesOn(off guestOff, host hostOff, n int64) bool {
-	if n == 0 || int64(off)&(d.geo.clusterSize-1) != 0 || d.sliceSpan(off) == d.sliceSpan(0) {
+	if n == 0 || int64(off)&(d.geo.clusterSize-1) != 0 {
 		return false
 	}
 	d.mu.RLock()
