@@ -90,7 +90,7 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 		return err
 	}
 	n := d.geo.clusters(int64(len(d.l1)) * 8)
-	tables := []int64{n, n, d.geo.clusters(int64(len(table)))}
+	tables := []int64{n, d.geo.clusters(int64(len(table))), n} // the snapshot's where QEMU has them
 	return d.swap(countTables(l1), tables, func(c *swap) error {
 		shared, err := c.share(l1, 2)
 		if err != nil {
@@ -101,15 +101,15 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 				c.lose(hostOff(e&offsetMask), d.geo.clusterSize)
 			}
 		}
-		if err := c.setL1(c.tables[0], slices.Concat(shared, make([]uint64, len(moved)))); err != nil {
+		if err := c.setL1(c.tables[2], slices.Concat(shared, make([]uint64, len(moved)))); err != nil {
 			return err
 		}
 		kept := slices.Concat(shared, moved)
-		if err := c.writeTable(c.tables[1], kept); err != nil {
+		if err := c.writeTable(c.tables[0], kept); err != nil {
 			return err
 		}
-		r.l1Offset, r.l1Size = uint64(c.tables[1].off(&d.geo)), uint32(len(kept))
-		return c.setSnapshots(append(records, r), oldSize)
+		r.l1Offset, r.l1Size = uint64(c.tables[0].off(&d.geo)), uint32(len(kept))
+		return c.setSnapshots(c.tables[1], append(records, r), oldSize)
 	})
 }
 
@@ -126,9 +126,8 @@ func (d *disk) splitState(size int64) (shared, moved []uint64) {
 	return d.l1[:at], d.l1[at:]
 }
 
-// setSnapshots writes the snapshot table to the last run that was set aside.
-func (c *swap) setSnapshots(records []snapshotRecord, oldSize int64) error {
-	run := c.tables[len(c.tables)-1]
+// setSnapshots writes the snapshot table to a run that was set aside.
+func (c *swap) setSnapshots(run hostRun, records []snapshotRecord, oldSize int64) error {
 	off := run.off(&c.d.geo)
 	if _, err := c.d.file.WriteAt(encodeSnapshots(records), int64(off)); err != nil {
 		return err
