@@ -326,9 +326,9 @@ func (d *disk) writeNewReftable(table []uint64, first, blocks int64) error {
 	for i := range blocks {
 		table[first>>g.refBits+i] = uint64((first + i) << g.clusterBits)
 	}
-	off := (first + blocks) << g.clusterBits
 	d.event(block.EventRefblockAllocBlocks)
 	d.event(block.EventRefblockAllocTable)
+	d.extend(first + blocks + tableClusters) // also if only a part gets there
 	if _, err := d.file.WriteAt(append(counts, encodeTable(table)...), first<<g.clusterBits); err != nil {
 		return err
 	}
@@ -344,20 +344,22 @@ func (d *disk) writeNewReftable(table []uint64, first, blocks int64) error {
 	if err := d.syncTables(); err != nil {
 		return d.poison(err)
 	}
+	d.claim(metaRefblock, hostOff(first<<g.clusterBits), blocks<<g.clusterBits)
+	return d.switchReftable(table, hostOff((first+blocks)<<g.clusterBits), tableClusters)
+}
+
+// switchReftable has the header name a refcount table, which is on disk.
+func (d *disk) switchReftable(table []uint64, off hostOff, clusters int64) error {
 	d.event(block.EventRefblockAllocSwitch)
-	var field [12]byte
-	binary.BigEndian.PutUint64(field[:], uint64(off))
-	binary.BigEndian.PutUint32(field[8:], uint32(tableClusters))
-	if err := d.patchHeader(atReftable, field[:]); err != nil {
+	field := binary.BigEndian.AppendUint64(nil, uint64(off))
+	if err := d.patchHeader(atReftable, binary.BigEndian.AppendUint32(field, uint32(clusters))); err != nil {
 		return err
 	}
-	old := hostRun{start: int64(d.hdr.reftableOffset) >> g.clusterBits, n: int64(d.hdr.reftableClusters)}
-	d.hdr.reftableOffset, d.hdr.reftableClusters = uint64(off), uint32(tableClusters)
+	old := hostRun{start: int64(d.hdr.reftableOffset) >> d.geo.clusterBits, n: int64(d.hdr.reftableClusters)}
+	d.hdr.reftableOffset, d.hdr.reftableClusters = uint64(off), uint32(clusters)
 	d.reftable = table
 	clear(d.reftableDirty)
-	d.claim(metaReftable, hostOff(off), tableClusters*g.clusterSize)
-	d.claim(metaRefblock, hostOff(first<<g.clusterBits), blocks<<g.clusterBits)
-	d.extend(first + tableClusters + blocks)
+	d.claim(metaReftable, off, clusters<<d.geo.clusterBits)
 	return d.freeTable(old)
 }
 
