@@ -137,6 +137,8 @@ var secretLines = []string{
 
 func TestSecrets(t *testing.T) {
 	allowed := []difference{
+		{lines: "rebase .* -b q .*luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s", why: "the new name is looked for where the image is", stderr: nothing, code: success, images: true},
+		{lines: "rebase .* -b aes .*luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s", why: "the new name is looked for where the image is", stderr: "(?s).*new backing file 'aes'.*"},
 		{lines: "info .*file.filename=luks,encrypt.key-secret.*", why: "an image is called by its path", stdout: "image: luks\n.*"},
 		{lines: "info .*file.filename=luks,encrypt.format=aes", why: "info describes what is there", stdout: "image: luks\n.*", stderr: nothing, code: success},
 		{lines: "create .*encrypt.iter-time=-1 .*", why: "QEMU takes it for a large number", stderr: "qemu-img: new: Parameter 'iter-time' must not be negative"},

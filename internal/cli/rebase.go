@@ -141,7 +141,7 @@ func (c *rebaseCommand) openBacking(img *diskimg.Image, o job.RebaseOptions) (*d
 	if err != nil {
 		return nil, err
 	}
-	return t.Open(&diskimg.OpenOptions{Format: o.Format, HeadOnly: true, Policy: permissive, ForceShare: c.share})
+	return t.Open(&diskimg.OpenOptions{Format: o.Format, HeadOnly: true, Policy: permissive, ForceShare: c.share, Passphrase: c.objects.passphrase})
 }
 
 // word tells what kept the overlay from being rebased.
