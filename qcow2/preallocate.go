@@ -70,14 +70,20 @@ func (d *disk) blank(a *allocation) error {
 	case a.run.fresh:
 		return nil
 	}
-	size, err := d.data.Size()
-	n := min(a.clusters<<d.geo.clusterBits, size-int64(a.host))
+	return makeZero(d.data, int64(a.host), int64(a.host)+a.clusters<<d.geo.clusterBits)
+}
+
+// makeZero has what f holds of [off, end) read as zero, without space if that can
+// be.
+func makeZero(f block.File, off, end int64) error {
+	size, err := f.Size()
+	n := min(end, size) - off
 	if err != nil || n <= 0 {
 		return err
 	}
-	err = block.PunchHole(d.data, int64(a.host), n)
+	err = block.PunchHole(f, off, n)
 	if errors.Is(err, block.ErrUnsupported) {
-		err = block.WriteZeroes(d.data, int64(a.host), n)
+		err = block.WriteZeroes(f, off, n)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package qcow2
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"syscall"
 
 	"github.com/diskimg/diskimg/block"
@@ -223,7 +224,7 @@ func (d *disk) shrink(size int64) error {
 // clearFrom has the clusters behind size read as zero, where that can be said.
 func (d *disk) clearFrom(size int64) error {
 	if d.hdr.autoclear&autoclearRawData != 0 {
-		return zeroRest(d.data, size)
+		return makeZero(d.data, size, math.MaxInt64)
 	}
 	if !d.canMarkZero() {
 		return nil
@@ -237,19 +238,6 @@ func (d *disk) clearFrom(size int64) error {
 		}
 		return l2Entry{}, free
 	})
-}
-
-// zeroRest has f, as long as it is, hold zeros from off on.
-func zeroRest(f block.File, off int64) error {
-	size, err := f.Size()
-	if err != nil || size <= off {
-		return err
-	}
-	err = block.PunchHole(f, off, size-off)
-	if errors.Is(err, block.ErrUnsupported) {
-		err = block.WriteZeroes(f, off, size-off)
-	}
-	return err
 }
 
 // setSize has the header say how long the disk is.

@@ -26,14 +26,7 @@ func (d *disk) WriteVMState(p []byte, off int64) error {
 	if err := d.makeStateRoom(at, off, int64(len(p))); err != nil {
 		return d.settle(err)
 	}
-	for at += guestOff(off); len(p) > 0; {
-		n, err := d.writeRun(p, at, new(int64))
-		if err != nil {
-			return d.settle(err)
-		}
-		p, at = p[n:], at+guestOff(n)
-	}
-	return nil
+	return d.writeAll(p, at+guestOff(off))
 }
 
 // makeStateRoom checks that n bytes can be written at off of the state, which

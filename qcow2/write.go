@@ -21,13 +21,18 @@ func (d *disk) WriteAt(p []byte, off int64) error {
 		return err
 	}
 	defer d.markDirty(off, int64(len(p)))
+	return d.writeAll(p, guestOff(off))
+}
+
+// writeAll writes p at off, within a request.
+func (d *disk) writeAll(p []byte, off guestOff) error {
 	var next int64
 	for len(p) > 0 {
-		n, err := d.writeRun(p, guestOff(off), &next)
+		n, err := d.writeRun(p, off, &next)
 		if err != nil {
 			return d.settle(err)
 		}
-		p, off = p[n:], off+n
+		p, off = p[n:], off+guestOff(n)
 	}
 	return nil
 }
