@@ -38,6 +38,9 @@ func written(t *testing.T) *storage.Memory {
 	t.Helper()
 	f := made(t, CreateOptions{})
 	img := opened(t, f, &OpenOptions{Writable: true})
+	if err := img.WriteZeroes(0, 4<<10, block.OwnZeroes); err != nil { // so that the table comes first
+		t.Fatal(err)
+	}
 	if _, err := img.WriteAt(make([]byte, 16<<10), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -129,8 +129,11 @@ func (s *scenario) damage(f func() block.File) error {
 		return err
 	}
 	s.Note(true)
-	at := s.options.ClusterSize * (1 + s.options.TableSize) // the L2 table
-	at += 8 * int64(2+s.rand.IntN(2))
+	l1 := make([]byte, 8)
+	if _, err := f().ReadAt(l1, s.options.ClusterSize); err != nil {
+		return err
+	}
+	at := int64(binary.LittleEndian.Uint64(l1)) + 8*int64(2+s.rand.IntN(2)) // in the L2 table
 	if s.rand.IntN(4) == 0 {
 		at = s.options.ClusterSize + 8 // the second L1 entry
 	}

@@ -104,11 +104,12 @@ type allocation struct {
 func (a *allocation) end() guestOff    { return a.off + guestOff(a.n) }
 func (a *allocation) hostEnd() hostOff { return a.host + hostOff(a.n) }
 
-// withEntry calls f with the cached slice and place of the entry for off, as
-// often as it takes to load it, under mu; a table that is missing is made.
-func (d *disk) withEntry(off guestOff, f func(b *cache.Block, at int) error) error {
+// withEntry calls f with the cached slice and place of the entry for off, when
+// it is loaded, under mu. A table that is missing is made, or else f is called
+// with no slice.
+func (d *disk) withEntry(off guestOff, make bool, f func(b *cache.Block, at int) error) error {
 	for {
-		missing, err := d.tryEntry(off, f)
+		missing, err := d.tryEntry(off, make, f)
 		if missing == 0 || err != nil {
 			return err
 		}
@@ -118,29 +119,32 @@ func (d *disk) withEntry(off guestOff, f func(b *cache.Block, at int) error) err
 	}
 }
 
-func (d *disk) tryEntry(off guestOff, f func(b *cache.Block, at int) error) (missing hostOff, err error) {
+func (d *disk) tryEntry(off guestOff, make bool, f func(b *cache.Block, at int) error) (missing hostOff, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.broken != nil {
 		return 0, d.broken
 	}
-	if err := d.ownTable(off); err != nil {
-		return 0, err
+	if make {
+		if err := d.ownTable(off); err != nil {
+			return 0, err
+		}
 	}
 	b, at, slice, err := d.lookup(off)
-	if err != nil || b == nil {
+	if err != nil || b == nil && slice != 0 {
 		return slice, err
 	}
 	return 0, f(b, at)
 }
 
 // plan takes space for the clusters of [off, off+n) up to the first that has
-// some. The guest range is locked. Takes mu.
+// some. A table that is missing is made when they are linked, so that it lies
+// behind them, as in QEMU's images. The guest range is locked. Takes mu.
 func (d *disk) plan(off guestOff, n int64) (a allocation, err error) {
 	a.off = guestOff(d.geo.alignDown(int64(off)))
 	want := d.geo.alignUp(int64(off) + n - int64(a.off))
-	err = d.withEntry(off, func(b *cache.Block, at int) error {
-		for a.n = 0; a.n < want && entryAt(b, at) <= zeroCluster; at += 8 {
+	err = d.withEntry(off, false, func(b *cache.Block, at int) error {
+		for a.n = 0; a.n < want && (b == nil || entryAt(b, at) <= zeroCluster); at += 8 {
 			a.n += d.geo.clusterSize
 		}
 		if a.n == 0 {
@@ -160,7 +164,7 @@ func (d *disk) plan(off guestOff, n int64) (a allocation, err error) {
 // publish links the clusters of a. After their data is in the file, that is;
 // and it gets to the disk before the entries do, see writeBatch. Takes mu.
 func (d *disk) publish(a *allocation) error {
-	return d.withEntry(a.off, func(b *cache.Block, at int) error {
+	return d.withEntry(a.off, true, func(b *cache.Block, at int) error {
 		if a.full {
 			d.length = max(d.length, a.hostEnd())
 		}

@@ -112,7 +112,7 @@ func (d *disk) markZero(off, end guestOff) (int64, error) {
 	r := d.ranges.Acquire(int64(off), d.geo.alignUp(n))
 	defer d.ranges.Release(r)
 	var done int64
-	err := d.withEntry(off, func(b *cache.Block, at int) error {
+	err := d.withEntry(off, true, func(b *cache.Block, at int) error {
 		for ; done < n && entryAt(b, at) == 0; at += 8 {
 			d.setEntry(b, at, zeroCluster)
 			done += d.geo.clusterSize
