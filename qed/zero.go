@@ -43,7 +43,7 @@ func (d *disk) zeroRun(off, n int64, flags block.ZeroFlags) (int64, error) {
 		return 0, err
 	case e.Kind == block.Data:
 		return d.zeroData(off, e.Length, flags)
-	case e.Kind == block.Zero || d.backing == nil && flags&block.OwnZeroes == 0:
+	case e.Kind == block.Zero:
 		return e.Length, nil
 	}
 	return d.zeroBelow(guestOff(off), guestOff(e.End()))
@@ -70,9 +70,9 @@ func (d *disk) zeroHost(off, n int64, flags block.ZeroFlags) error {
 	return block.WriteZeroes(d.file, off, n)
 }
 
-// zeroBelow zeroes the start of [off, end), where the backing image shows. A
-// part of a cluster becomes data. The end of the disk counts as that of its
-// cluster.
+// zeroBelow zeroes the start of [off, end), which is not allocated. A part of a
+// cluster becomes data, as QEMU does it. The end of the disk counts as that of
+// its cluster.
 func (d *disk) zeroBelow(off, end guestOff) (int64, error) {
 	next := guestOff(d.geo.alignDown(int64(off)) + d.geo.clusterSize)
 	whole := min(next, guestOff(d.Size()))
@@ -82,11 +82,7 @@ func (d *disk) zeroBelow(off, end guestOff) (int64, error) {
 		}
 		return d.markZero(off, end)
 	}
-	end = min(end, next)
-	if d.oldIsZero(off, end) {
-		return int64(end - off), nil
-	}
-	return d.writeZeros(off, end)
+	return d.writeZeros(off, min(end, next))
 }
 
 // writeZeros writes zeros as data to the start of [off, end), which lies in one
