@@ -9,12 +9,14 @@ import (
 // asking for them: of what was preallocated and never written, mostly. The
 // answer is also what map shows, so it is the one that QEMU's programs are seen
 // to give: they ask if the file system has allocated two clusters less than
-// have a refcount, and a tenth less.
+// have a refcount, and a tenth less. They take space for all of a cluster when
+// they write to a part of it; we don't, so one that is begun counts as allocated.
 
 const (
 	leastHoles = 2        // clusters
 	holesShare = 10       // one in so many
 	maxCounted = 64 << 20 // bytes of refcount blocks
+	maxRuns    = 1000     // of data that are looked at; of more what is begun does not count
 )
 
 // isSparse counts refcounts only if the length of the file leaves room for
@@ -36,9 +38,46 @@ func (d *disk) isSparse() bool {
 	if most-allocated < leastHoles {
 		return false
 	}
+	allocated = (bytes + d.unbegun()) >> d.geo.clusterBits
+	if most-allocated < leastHoles {
+		return false
+	}
 	enough := allocated + max(leastHoles, most/holesShare)
 	counted := d.countUsed(most, enough)
 	return counted-allocated >= max(leastHoles, counted/holesShare)
+}
+
+// unbegun returns how many bytes the file system would have allocated more if all
+// of each cluster had been written that has data, 0 if the data is in too many
+// runs to be looked at. The L1 and the refcount table are begun by QEMU, too.
+func (d *disk) unbegun() (n int64) {
+	hole := int64(0) // where it begins
+	for range maxRuns {
+		start, end, err := block.NextData(d.file, hole)
+		if err != nil {
+			return n
+		}
+		first, last := min(d.geo.alignUp(hole), start), d.geo.alignDown(start)
+		if !d.isRootTable(hole) {
+			n += first - hole
+		}
+		if last >= first && !d.isRootTable(start) {
+			n += start - last
+		}
+		if start == end {
+			return n
+		}
+		hole = end
+	}
+	return 0
+}
+
+// isRootTable reports whether the cluster at off belongs to the L1 or the refcount
+// table.
+func (d *disk) isRootTable(off int64) bool {
+	in := func(start, n int64) bool { return off >= start && off < d.geo.alignUp(start+n) }
+	return in(int64(d.hdr.l1Offset), 8*int64(d.hdr.l1Size)) ||
+		in(int64(d.hdr.reftableOffset), int64(d.hdr.reftableClusters)<<d.geo.clusterBits)
 }
 
 // countUsed returns how many of the first clusters have a refcount, or enough

@@ -36,7 +36,7 @@ func TestInfo(t *testing.T) {
 
 var mapLines = []string{
 	"map", "map a b", "map --foo", "map --output=foo q", "map missing", "map dir", "map raw", "map q", "map -f qcow2 q", "map -f raw q", "map old", "map ext",
-	"map mislaid", "map --output=json mislaid", "map misplaced", "map datafile", "map lost", "map compressed", "map zero", "map empty", "map over", "map over2", "map short3", "map dir/over", "map orphan", "map misnamed",
+	"map mislaid", "map --output=json mislaid", "map misplaced", "map datafile", "map lost", "map compressed", "map mixed", "map zero", "map empty", "map over", "map over2", "map short3", "map dir/over", "map orphan", "map misnamed",
 	"map strange", "map fileover", "map jsonover", "map guess", "map snaps", "map badl1", "map truncated", "map -U q",
 	"map --output=json raw", "map --output=json odd", "map --output=json q", "map --output=json old", "map --output=json ext", "map --output=json datafile",
 	"map --output=json compressed", "map --output=json zstd", "map --output=json zero", "map --output=json empty", "map --output=json over", "map --output=json over2",

@@ -36,6 +36,8 @@ rm nodf
 img create -f qcow2 -o data_file=dfr,data_file_raw=on dfraw 1M
 img convert -c -O qcow2 q compressed
 img convert -c -O qcow2 -o compression_type=zstd q zstd
+cp q mixed
+io mixed 'write -c 3584k 64k'
 img create -f qcow2 -o compat=0.10 zero 0
 img create -f qcow2 --object secret,id=s,data=abc -o encrypt.format=aes,encrypt.key-secret=s aes 1M
 # At times QEMU can't measure how fast it is.

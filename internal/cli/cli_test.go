@@ -447,6 +447,27 @@ func TestConvertOverDeeperImage(t *testing.T) {
 	}
 }
 
+// Clusters of which little has been written are data, and what was only given
+// a place is not: map shows of an image of ours what QEMU shows of its own.
+func TestMapOfBegunClusters(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, mode := range []string{"off", "metadata", "falloc"} {
+		qemu.Img(t, "create", "-q", "-f", "qcow2", "-o", "preallocation="+mode, "theirs", "4M")
+		runUnder(t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation="+mode, "ours", "4M")
+		line := []string{"qemu-io", "ours"}
+		for i := range 5 {
+			write := fmt.Sprintf("write %dk 4k", 100*i)
+			qemu.IO(t, "theirs", "qcow2", write)
+			line = append(line, "-c", write)
+		}
+		runUnder(t.Context(), line...)
+		want := qemu.Img(t, "map", "--output=json", "theirs")
+		if r := runUnder(t.Context(), "qemu-img", "map", "--output=json", "ours"); r.stdout != want {
+			t.Errorf("preallocation=%s:\n%s\nqemu-img shows of its own\n%s", mode, r.stdout, want)
+		}
+	}
+}
+
 // Called as diskimg, nothing is done by a name that two snapshots have.
 func TestAmbiguousSnapshot(t *testing.T) {
 	dir := t.TempDir()

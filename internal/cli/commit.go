@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/diskimg/diskimg"
@@ -76,7 +77,7 @@ func (c *commitCommand) run(sh *shell, args []string) error {
 	}
 	if c.base != nil {
 		var err error
-		if o.Depth, err = c.findBase(args[0]); err != nil {
+		if o.Depth, err = c.findBase(sh, args[0]); err != nil {
 			return err
 		}
 	}
@@ -116,35 +117,50 @@ func (c *commitCommand) asQEMULocks(name string, err error) error {
 }
 
 // findBase returns which image of the chain of the one called name -b means.
-func (c *commitCommand) findBase(name string) (depth int, err error) {
+func (c *commitCommand) findBase(sh *shell, name string) (depth int, err error) {
 	img, err := c.open(name, diskimg.OpenOptions{})
 	if err != nil {
 		return 0, err
 	}
 	defer img.Close()
 	if depth = depthOf(img, *c.base); depth == 0 {
+		sh.progress(c.progress && !c.quiet).end()
 		return 0, failf("Did not find '%s' in the backing chain of '%s'", *c.base, name)
 	}
 	return depth, nil
 }
 
-// depthOf returns how deep below img the image at path is, 0 if it is not.
+// depthOf returns how deep below img the image is that path names, 0 if it is not
+// there. As in the images themselves a relative name is looked for beside the one
+// above, and then in the current directory.
 func depthOf(img *diskimg.Image, path string) int {
 	t, err := diskimg.ParseTarget(path)
 	if err != nil {
 		return 0
 	}
-	info, err := os.Stat(t.Path)
-	if err != nil {
-		return 0
-	}
-	depth := 1
-	for b := img.Backing(); b != nil; b, depth = b.Backing(), depth+1 {
-		if other, err := os.Stat(b.Path()); err == nil && os.SameFile(info, other) {
-			return depth
+	for _, beside := range []bool{true, false} {
+		depth := 1
+		for above := img; above.Backing() != nil; above, depth = above.Backing(), depth+1 {
+			name := t.Path
+			if beside && !filepath.IsAbs(name) {
+				name = filepath.Join(filepath.Dir(above.Path()), name)
+			}
+			if isFile(name, above.Backing().Path()) {
+				return depth
+			}
 		}
 	}
 	return 0
+}
+
+// isFile reports whether two names are those of one file.
+func isFile(a, b string) bool {
+	info, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(info, other)
 }
 
 func (c *commitCommand) commit(sh *shell, name string, img *diskimg.Image, o job.CommitOptions) error {

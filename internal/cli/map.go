@@ -84,6 +84,7 @@ func (c *mapCommand) print(sh *shell, img *diskimg.Image) error {
 		case !e.Data || e.Zero:
 			continue
 		case !e.HasOffset:
+			printRun(sh, held)
 			return failf("File contains external, encrypted or compressed clusters.")
 		case held.Length > 0 && held.File == e.File && held.End() == e.Start && held.Offset+held.Length == e.Offset:
 			held.Length += e.Length
