@@ -112,15 +112,21 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 
 // open opens the image of a target as the next one of the chain.
 func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
+	img, _, err := c.openWithFile(t, open, o)
+	return img, err
+}
+
+// openWithFile is open, which returns the file of the image as well.
+func (c *chain) openWithFile(t Target, open opener, o *OpenOptions) (*Image, block.File, error) {
 	o.ForceShare = c.share
 	s, err := c.source(t, open, o)
 	if err != nil {
-		return nil, openError(t.Path, err)
+		return nil, nil, openError(t.Path, err)
 	}
 	img, err := c.openIn(s, t, o)
 	if err != nil {
 		s.file.Close()
-		return nil, openError(t.Path, err)
+		return nil, nil, openError(t.Path, err)
 	}
 	if o.CopyOnRead || t.CopyOnRead {
 		img.CopyOnRead()
@@ -128,7 +134,7 @@ func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 	if t.ignoresDiscards(o) {
 		img.IgnoreDiscards()
 	}
-	return img, nil
+	return img, s.file, nil
 }
 
 func (c *chain) openIn(s source, t Target, o *OpenOptions) (*Image, error) {
@@ -164,7 +170,7 @@ func (c *chain) openIn(s source, t Target, o *OpenOptions) (*Image, error) {
 			return name
 		}
 	}
-	if err := c.openNamed(&p, t, format, o); err != nil {
+	if err := c.openNamed(&p, t, s.file, format, o); err != nil {
 		return nil, err
 	}
 	img, err := format.Open(s.file, p)
@@ -176,13 +182,9 @@ func (c *chain) openIn(s source, t Target, o *OpenOptions) (*Image, error) {
 
 // openNamed opens what the target, and not the image, says to lie below it and
 // to hold its data.
-func (c *chain) openNamed(p *FormatOptions, t Target, format *Format, o *OpenOptions) error {
+func (c *chain) openNamed(p *FormatOptions, t Target, f block.File, format *Format, o *OpenOptions) error {
 	if t.Backing != nil && t.Backing.placed() && format.TakesBacking {
-		policy, _ := p.Policy.(*chain)
-		if policy == nil {
-			policy = c
-		}
-		b, err := policy.OpenImage(block.Ref{Role: block.RoleBacking, From: t.Path})
+		b, err := c.namedBacking(p, t, f, format)
 		if err != nil {
 			return err
 		}
@@ -197,6 +199,26 @@ func (c *chain) openNamed(p *FormatOptions, t Target, format *Format, o *OpenOpt
 		p.Data = data
 	}
 	return nil
+}
+
+// namedBacking opens the image that the target says to lie below it. If it does
+// not say its format, the image does.
+func (c *chain) namedBacking(p *FormatOptions, t Target, f block.File, format *Format) (*Image, error) {
+	below := *t.Backing
+	if below.Format == "" {
+		d, err := format.Inspect(f)
+		if err != nil {
+			return nil, err
+		}
+		below.Format = d.BackingFormat
+	}
+	policy, _ := p.Policy.(*chain)
+	if policy == nil {
+		policy = c
+	}
+	named := *policy
+	named.next = &below
+	return named.OpenImage(block.Ref{Role: block.RoleBacking, From: t.Path})
 }
 
 func (p *FormatOptions) closeNamed() {

@@ -655,7 +655,7 @@ func TestParseTarget(t *testing.T) {
 		`json:{"file.filename":"x","force-share":"on"}`:                      {Path: "x", ForceShare: true},
 	} {
 		got, err := ParseTarget(name)
-		got.name = "" // see TestTargetName
+		got.title = title{} // see TestTargetName
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("ParseTarget(%q) = %+v, %v; want %+v", name, got, err, want)
 		}

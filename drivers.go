@@ -92,15 +92,15 @@ func (c *chain) base(t Target, open opener, o *OpenOptions) (source, error) {
 
 // imageAsFile opens the image whose disk is the file of t.
 func (c *chain) imageAsFile(t Target, o *OpenOptions) (source, error) {
-	inner := &OpenOptions{Format: t.File.Format, HeadOnly: true, Writable: o.Writable, Policy: o.Policy, NoSync: o.NoSync, Repair: false}
-	img, err := c.open(*t.File, openLocal, inner)
+	inner := &OpenOptions{Format: t.File.Format, HeadOnly: true, Writable: o.Writable, NoBacking: c.headsOnly, Policy: o.Policy, NoSync: o.NoSync}
+	img, file, err := c.openWithFile(*t.File, openLocal, inner)
 	if err != nil {
 		return source{}, err
 	}
 	if !t.Compress {
-		return source{file: &imageFile{img}}, nil
+		return source{file: &imageFile{img, file}}, nil
 	}
-	f, err := compressing(img)
+	f, err := compressing(imageFile{img, file})
 	if err != nil {
 		img.Close()
 		return source{}, err
@@ -152,7 +152,18 @@ func (f *nullFile) AllocatedSize() (int64, error)                  { return 0, n
 func (f *nullFile) Close() error                                   { return nil }
 
 // imageFile is the disk of an image as a file.
-type imageFile struct{ *Image }
+type imageFile struct {
+	*Image
+	file block.File // of the image
+}
+
+// AllocatedSize implements block.AllocatedSizer.
+func (f *imageFile) AllocatedSize() (int64, error) {
+	if a, ok := f.file.(block.AllocatedSizer); ok {
+		return a.AllocatedSize()
+	}
+	return 0, block.ErrUnsupported
+}
 
 // Size returns the size of the disk.
 func (f *imageFile) Size() (int64, error) { return f.Image.Size(), nil }
@@ -222,14 +233,15 @@ type compressed struct {
 	mu      sync.Mutex
 }
 
-func compressing(img *Image) (*compressed, error) {
+func compressing(f imageFile) (*compressed, error) {
+	img := f.Image
 	_, can := block.As[block.CompressedWriter](img)
 	d, described := block.As[block.Describer](img)
 	if !can || !described {
 		return nil, block.Unsupportedf("Compression is not supported for underlying format: %s", img.Format())
 	}
 	about, err := d.Describe()
-	return &compressed{imageFile: imageFile{img}, cluster: about.ClusterSize}, err
+	return &compressed{imageFile: f, cluster: about.ClusterSize}, err
 }
 
 // WriteAt writes a piece of a cluster, or whole ones, at a time.

@@ -52,9 +52,12 @@ func (t Target) Inspect(o *InspectOptions) (Info, error) {
 }
 
 func (t Target) inspect(o *InspectOptions) (Info, error) {
-	c := &chain{formats: o.Formats}
+	c := &chain{formats: o.Formats, headsOnly: true}
 	if c.formats == nil {
 		c.formats = Formats
+	}
+	if t.CopyOnRead {
+		return Info{}, block.Errorf(block.ErrReadOnly, "Block node is read-only")
 	}
 	s, err := c.source(t, openLocal, &OpenOptions{ForceShare: o.ForceShare})
 	if err != nil {
@@ -69,7 +72,8 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 	if err := c.mayUse(s.local, t.Path, lockInspect(format, o.ForceShare || t.ForceShare)); err != nil {
 		return Info{}, err
 	}
-	if _, err := format.settings(t.Settings); err != nil {
+	settings, err := format.settings(t.Settings)
+	if err != nil {
 		return Info{}, err
 	}
 	d, err := format.Inspect(f)
@@ -79,14 +83,14 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 	if isProtocol(t.driver) {
 		d.Format = t.driver
 	}
-	if t.Offset != 0 || t.Size != 0 {
-		img, err := format.Open(f, FormatOptions{Path: t.Path, Offset: t.Offset, Size: t.Size})
+	if t.Offset != 0 || t.Size != 0 || t.Settings["force_size_calc"] != "" {
+		img, err := format.Open(f, FormatOptions{Path: t.Path, Offset: t.Offset, Size: t.Size, NoBacking: true, Settings: settings})
 		if err != nil {
 			return Info{}, err
 		}
 		d.VirtualSize = img.Size()
 	}
-	info := Info{Description: d, Path: t.Path, Name: t.Name(), DiskSize: -1, Guessed: by != named}
+	info := Info{Description: d, Path: t.Path, Name: t.nameAs(format.Name), DiskSize: -1, Guessed: by != named}
 	if a, ok := f.(block.AllocatedSizer); ok {
 		if n, err := a.AllocatedSize(); err == nil {
 			info.DiskSize = n

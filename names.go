@@ -4,18 +4,14 @@ package diskimg
 // with a protocol, and json:{…}. What they come to are options, see nodes.go.
 
 import (
-	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/qjson"
 )
 
 // Target is an image: a file and how to read it. It may be a tree, as that of
@@ -68,63 +64,7 @@ type Target struct {
 	driver    string // what QEMU calls it, if it is no format
 	device    bool   // the path is a device
 	config    string // the file that Faults were read from
-	inline    bool   // … besides options
-	name      string // see Name
-}
-
-// Name returns the name of the target in QEMU's syntax: its path where that
-// says all that there is to say.
-func (t Target) Name() string { return cmp.Or(t.name, t.Path) }
-
-// setName gives a name to what was read from options, if its path is not one.
-func (t *Target) setName(options map[string]string) {
-	if name := t.nameOf(options); name != t.Path {
-		t.name = name
-	}
-}
-
-// nameOf returns the name of what was read from options.
-func (t *Target) nameOf(options map[string]string) string {
-	plain := t.Offset == 0 && t.Size == 0 && !t.Compress && !t.CopyOnRead && !t.NoBacking && t.Backing == nil && t.Data == nil
-	switch {
-	case plain && t.Faults != nil && !t.inline && t.File == nil && t.Null == nil:
-		return "blkdebug:" + t.config + ":" + t.Path
-	case plain && t.Copy != nil && t.Copy.Name() == t.Copy.Path:
-		return "blkverify:" + t.Copy.Path + ":" + t.Path
-	case plain && t.Faults == nil && t.File == nil && t.Quorum == nil && (t.Null == nil || t.Null.Size == defaultNullSize):
-		return t.Path
-	}
-	text, err := json.Marshal(nested(options, t.Format))
-	if err != nil {
-		return t.Path
-	}
-	return "json:" + strings.NewReplacer(`":`, `": `, `,"`, `, "`, `},{`, `}, {`).Replace(string(text))
-}
-
-// nested makes an object of options, with one for each child.
-func nested(options nodeOptions, driver string) map[string]any {
-	object := map[string]any{}
-	own := nodeOptions(maps.Clone(options))
-	for _, role := range []string{"file", "image", "raw", "test", "backing", "data-file"} {
-		if child := own.child(role); child != nil {
-			object[role] = nested(child, "")
-		}
-	}
-	nestedLists(own, object)
-	for key, value := range own {
-		object[key] = value
-		if _, err := strconv.ParseUint(value, 10, 64); err == nil {
-			object[key] = json.Number(value)
-		}
-	}
-	switch {
-	case own["driver"] != "":
-	case driver != "":
-		object["driver"] = driver
-	case own["filename"] != "":
-		object["driver"] = "file"
-	}
-	return object
+	title     title  // see Name
 }
 
 // Driver returns what QEMU calls the driver of the target where it is not a
@@ -140,10 +80,11 @@ func ParseTarget(name string) (Target, error) { return ParseTargetWith(name, nil
 // ParseTargetWith reads a name in QEMU's syntax together with options, which
 // count more than those in the name.
 func ParseTargetWith(name string, options map[string]string) (Target, error) {
-	all := map[string]string{}
+	all := nodeOptions{}
 	text, isJSON := strings.CutPrefix(name, "json:")
 	if isJSON {
-		if err := parseJSON(all, text); err != nil {
+		var err error
+		if all, err = parseJSON(text); err != nil {
 			return Target{}, err
 		}
 		name = ""
@@ -151,13 +92,8 @@ func ParseTargetWith(name string, options map[string]string) (Target, error) {
 	if name == "" && !isJSON && options == nil {
 		return Target{}, nil
 	}
-	maps.Copy(all, options)
-	t, err := parseNode(maps.Clone(all), name)
-	if name != "" {
-		all["file.filename"] = name
-	}
-	t.setName(all)
-	return t, err
+	maps.Copy(all, nodeOptionsOf(options))
+	return parseNode(all, name)
 }
 
 // cutProtocol splits a name before whose first slash there is a colon. A
@@ -181,125 +117,45 @@ func refuseProtocol(protocol string) error {
 	return block.Unsupportedf("Unknown protocol '%s'", protocol)
 }
 
-// parseJSON adds the options in a JSON object.
-func parseJSON(options map[string]string, text string) error {
-	d := json.NewDecoder(strings.NewReader(doubleQuotes(text)))
-	d.UseNumber()
-	tree, err := readJSON(d)
-	switch {
-	case errors.Is(err, io.EOF):
-		return block.Invalidf("Could not parse the JSON options: Expecting a JSON value")
-	case err != nil:
-		return block.Invalidf("Could not parse the JSON options: JSON parse error, %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return block.Invalidf("Could not parse the JSON options: Expecting at most one JSON value")
+// parseJSON returns the options in a JSON object.
+func parseJSON(text string) (nodeOptions, error) {
+	tree, err := qjson.Parse(text)
+	if err != nil {
+		return nil, block.Invalidf("Could not parse the JSON options: %w", err)
 	}
 	object, ok := tree.(map[string]any)
 	if !ok {
-		return block.Invalidf("Invalid JSON object given")
+		return nil, block.Invalidf("Invalid JSON object given")
 	}
-	flatten(options, "", object)
-	return nil
-}
-
-// readJSON reads a value, in which no object may have a key twice.
-func readJSON(d *json.Decoder) (any, error) {
-	token, err := d.Token()
-	if err != nil {
-		return nil, err
-	}
-	switch token {
-	case json.Delim('['):
-		return readJSONList(d)
-	case json.Delim('{'):
-		return readJSONObject(d)
-	}
-	return token, nil
-}
-
-func readJSONList(d *json.Decoder) (list []any, err error) {
-	for d.More() {
-		element, err := readJSON(d)
-		if err != nil {
-			return nil, cutShort(err)
-		}
-		list = append(list, element)
-	}
-	_, err = d.Token()
-	return list, cutShort(err)
-}
-
-func readJSONObject(d *json.Decoder) (map[string]any, error) {
-	object := map[string]any{}
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return nil, cutShort(err)
-		}
-		key, _ := token.(string)
-		if _, twice := object[key]; twice {
-			return nil, errors.New("duplicate key")
-		}
-		if object[key], err = readJSON(d); err != nil {
-			return nil, cutShort(err)
-		}
-	}
-	_, err := d.Token()
-	return object, cutShort(err)
-}
-
-// cutShort is the error of a value that has begun: there was to be more.
-func cutShort(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("premature EOI")
-	}
-	return err
-}
-
-// doubleQuotes makes JSON of text in which strings may be in single quotes, as
-// QEMU's may.
-func doubleQuotes(text string) string {
-	var b strings.Builder
-	quote := byte(0)
-	for i := 0; i < len(text); i++ {
-		c := text[i]
-		switch {
-		case c == '\\' && quote != 0 && i+1 < len(text):
-			i++
-			if text[i] != '\'' {
-				b.WriteByte(c)
-			}
-			c = text[i]
-		case quote == '\'' && c == '"':
-			b.WriteByte('\\')
-		case c == quote:
-			quote, c = 0, '"'
-		case quote == 0 && (c == '"' || c == '\''):
-			quote, c = c, '"'
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
+	options := nodeOptions{}
+	options.flatten("", object)
+	return options, nil
 }
 
 // flatten turns nested objects into keys joined with dots; the elements of a
-// list are numbered.
-func flatten(into map[string]string, prefix string, object map[string]any) {
+// list are numbered. What is null is not given, but no backing file is one that
+// is empty.
+func (o nodeOptions) flatten(prefix string, object map[string]any) {
 	for key, value := range object {
 		switch v := value.(type) {
 		case map[string]any:
-			flatten(into, prefix+key+".", v)
+			o.flatten(prefix+key+".", v)
+			if len(v) == 0 {
+				o[prefix+key] = "{}"
+			}
 		case []any:
 			for i, element := range v {
-				flatten(into, prefix, map[string]any{fmt.Sprint(key, ".", i): element})
+				o.flatten(prefix, map[string]any{fmt.Sprint(key, ".", i): element})
 			}
-		case bool:
-			into[prefix+key] = map[bool]string{true: "on", false: "off"}[v]
+			if len(v) == 0 {
+				o[prefix+key] = "[]"
+			}
 		case nil:
-			into[prefix+key] = ""
+			if key == "backing" {
+				o[prefix+key] = ""
+			}
 		default:
-			into[prefix+key] = fmt.Sprint(v)
+			o[prefix+key] = v
 		}
 	}
 }

@@ -15,16 +15,65 @@ import (
 	"strings"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/qjson"
 	"github.com/diskimg/diskimg/storage/blkdebug"
 )
 
-// nodeOptions are the options of a node that have not been looked at yet.
-type nodeOptions map[string]string
+// nodeOptions are the options of a node that have not been looked at yet. Each
+// is a string or, from JSON, a qjson.Literal.
+type nodeOptions map[string]any
+
+func nodeOptionsOf(options map[string]string) nodeOptions {
+	o := make(nodeOptions, len(options))
+	for key, value := range options {
+		o[key] = value
+	}
+	return o
+}
+
+// text returns the value of an option, empty if it is not given.
+func (o nodeOptions) text(key string) string {
+	switch value := o[key].(type) {
+	case string:
+		return value
+	case qjson.Literal:
+		return cmp.Or(map[qjson.Literal]string{"true": "on", "false": "off"}[value], string(value))
+	}
+	return ""
+}
+
+// name returns the value of an option that is a name: what is no string is not
+// looked at.
+func (o nodeOptions) name(key string) (name string, given bool) {
+	name, given = o[key].(string)
+	return name, given
+}
+
+func (o nodeOptions) given(key string) bool {
+	_, given := o[key]
+	return given
+}
 
 func (o nodeOptions) take(key string) string {
-	value := o[key]
+	value := o.text(key)
 	delete(o, key)
 	return value
+}
+
+// takeName is name, which takes the option.
+func (o nodeOptions) takeName(key string) string {
+	value, _ := o.name(key)
+	delete(o, key)
+	return value
+}
+
+// texts returns the values of all options.
+func (o nodeOptions) texts() map[string]string {
+	texts := make(map[string]string, len(o))
+	for key := range o {
+		texts[key] = o.text(key)
+	}
+	return texts
 }
 
 // child takes the options of a child, nil if there are none.
@@ -52,9 +101,7 @@ func (o nodeOptions) first() string {
 // TargetFromOptions reads a description by keys such as driver, file.filename,
 // offset, size, read-only and force-share.
 func TargetFromOptions(options map[string]string) (Target, error) {
-	t, err := parseNode(maps.Clone(options), "")
-	t.setName(options)
-	return t, err
+	return parseNode(nodeOptionsOf(options), "")
 }
 
 const (
@@ -70,13 +117,14 @@ func isProtocol(driver string) bool {
 // parseNode reads the options of a node. The name is that of a file and goes
 // down the tree to the first node that is one.
 func parseNode(o nodeOptions, name string) (Target, error) {
-	driver := o.take("driver")
+	driver, given := o.name("driver")
+	delete(o, "driver")
 	switch {
+	case given && driver == "":
+		_, err := FindFormat(driver)
+		return Target{}, err
 	case isProtocol(driver):
-		if name != "" {
-			o["filename"] = name
-		}
-		return parseProtocol(driver, o)
+		return parseProtocol(driver, o, name)
 	case driver == copyOnRead || driver == compress:
 		return parseFilter(driver, o, name)
 	}
@@ -84,59 +132,65 @@ func parseNode(o nodeOptions, name string) (Target, error) {
 }
 
 // parseFile reads the options of a child that is a file: without a driver, its
-// name says which protocol it is of.
-func parseFile(o nodeOptions, name string) (Target, error) {
-	if o["driver"] == "" {
-		if name != "" && o["filename"] == "" {
-			o["filename"] = name
+// name says which protocol it is of. What the options have for a filename is
+// that of a file, whatever it looks like.
+func parseFile(o nodeOptions, name string) (t Target, err error) {
+	if driver, given := o.name("driver"); given {
+		if slices.Contains(foreignProtocols, driver) {
+			return t, refuseProtocol(driver)
 		}
-		name = ""
-		if err := o.takeProtocol(); err != nil {
-			return Target{}, err
-		}
+		return parseNode(o, name)
 	}
-	if slices.Contains(foreignProtocols, o["driver"]) {
-		return Target{}, refuseProtocol(o["driver"])
+	switch _, given := o.name("filename"); {
+	case name != "":
+		name, err = o.takeProtocol(name)
+	case given:
+		o["driver"] = "file"
+	default:
+		err = errNothingNamed
+	}
+	if err != nil {
+		return t, err
 	}
 	return parseNode(o, name)
 }
 
-// takeProtocol makes options of a file name.
-func (o nodeOptions) takeProtocol() error {
-	protocol, rest := cutProtocol(o["filename"])
-	switch protocol {
-	case "":
-		if strings.HasPrefix(o["filename"], ":") {
-			return refuseProtocol("")
-		}
+var errNothingNamed = block.Invalidf("Must specify either driver or file")
+
+// takeProtocol makes a driver of what a name begins with, and returns what is
+// left to be a name.
+func (o nodeOptions) takeProtocol(name string) (string, error) {
+	protocol, rest := cutProtocol(name)
+	switch {
+	case protocol == "" && strings.HasPrefix(name, ":"):
+		return "", refuseProtocol("")
+	case protocol == "":
 		o["driver"] = "file"
-		return nil
-	case "json":
-		inner := map[string]string{}
-		if err := parseJSON(inner, rest); err != nil {
-			return err
+		return name, nil
+	case protocol == "json":
+		inner, err := parseJSON(rest)
+		if err != nil {
+			return "", err
 		}
-		delete(o, "filename")
 		maps.Copy(inner, o)
 		maps.Copy(o, inner)
-		return nil
-	}
-	if !isProtocol(protocol) || protocol == quorumName {
-		return refuseProtocol(protocol)
+		return "", nil
+	case !isProtocol(protocol) || protocol == quorumName:
+		return "", refuseProtocol(protocol)
 	}
 	o["driver"] = protocol
-	return nil
+	return name, nil
 }
 
 // parseFormat reads the options of an image. Those that are left are for the
 // format, which is known when the file has been opened.
 func parseFormat(driver string, o nodeOptions, name string) (t Target, err error) {
 	t.Format = driver
+	t.title = newTitle(driver, o)
 	file := o.child("file")
-	_, refers := o["file"]
 	switch {
-	case refers && file != nil:
-		return t, block.Invalidf("Cannot reference an existing block device with additional options or a new filename")
+	case o.given("file") && file != nil:
+		return t, errReferenceAndMore
 	case file == nil && name == "":
 		return t, missingFile(driver, o)
 	case file == nil:
@@ -149,6 +203,7 @@ func parseFormat(driver string, o nodeOptions, name string) (t Target, err error
 	if driver == "" {
 		t.Path = below.Path
 	}
+	t.title.over("file", below.title)
 	t.standOn(below)
 	if err := t.takeChildren(o); err != nil {
 		return t, err
@@ -163,10 +218,12 @@ func parseFormat(driver string, o nodeOptions, name string) (t Target, err error
 		}
 	}
 	if len(o) > 0 {
-		t.Settings = o
+		t.Settings = o.texts()
 	}
 	return t, nil
 }
+
+var errReferenceAndMore = block.Invalidf("Cannot reference an existing block device with additional options or a new filename")
 
 // standOn makes below the file of t.
 func (t *Target) standOn(below Target) {
@@ -177,13 +234,13 @@ func (t *Target) standOn(below Target) {
 		return
 	}
 	t.File, t.Null, t.Quorum, t.Copy, t.Faults, t.device = below.File, below.Null, below.Quorum, below.Copy, below.Faults, below.device
-	t.config, t.inline, t.keepSpace = below.config, below.inline, below.keepSpace
+	t.config, t.keepSpace = below.config, below.keepSpace
 }
 
 // missingFile says what is wrong with options that name no file.
 func missingFile(driver string, o nodeOptions) error {
-	if driver == "" && o["file"] == "" {
-		return block.Invalidf("Must specify either driver or file")
+	if driver == "" && !o.given("file") {
+		return errNothingNamed
 	}
 	if _, err := FindFormat(driver); driver != "" && err != nil {
 		return err
@@ -194,7 +251,7 @@ func missingFile(driver string, o nodeOptions) error {
 // missingChild says what is wrong with options that do not say what a driver is
 // to work on.
 func missingChild(role string, o nodeOptions) error {
-	if name := o[role]; name != "" {
+	if name, given := o.name(role); given {
 		return block.Invalidf("Cannot find device='%s' nor node-name='%[1]s'", name)
 	}
 	return block.Invalidf("A block device must be specified for \"%s\"", role)
@@ -202,20 +259,14 @@ func missingChild(role string, o nodeOptions) error {
 
 // takeChildren reads what is said of the image below and of the data file.
 func (t *Target) takeChildren(o nodeOptions) error {
-	if name, ok := o["backing"]; ok && name == "" {
-		t.NoBacking = true
-		delete(o, "backing")
-	} else if ok {
-		return block.Invalidf("Could not open backing file: %w", missingChild("backing", o))
-	}
-	if below := o.child("backing"); below != nil {
-		b, err := parseBacking(below)
-		if err != nil {
-			return err
-		}
-		t.Backing = &b
+	if err := t.takeBacking(o); err != nil {
+		return err
 	}
 	data := o.child("data-file")
+	if _, refers := o.name("data-file"); refers {
+		return missingChild("data-file", o)
+	}
+	delete(o, "data-file")
 	if data == nil {
 		return nil
 	}
@@ -224,10 +275,39 @@ func (t *Target) takeChildren(o nodeOptions) error {
 	return err
 }
 
+func (t *Target) takeBacking(o nodeOptions) error {
+	name, refers := o.name("backing")
+	below := o.child("backing")
+	switch {
+	case refers && below != nil:
+		return block.Invalidf("Could not open backing file: %w", errReferenceAndMore)
+	case refers && name == "":
+		t.NoBacking = true
+		delete(o, "backing")
+		return nil
+	case !refers && below == nil:
+		return nil
+	case t.Format == rawName || t.Format == "luks":
+		return block.Unsupportedf("Driver doesn't support backing files")
+	case refers:
+		return block.Invalidf("Could not open backing file: %w", missingChild("backing", o))
+	}
+	b, err := parseBacking(below)
+	if err != nil {
+		return block.Invalidf("Could not open backing file: %w", err)
+	}
+	t.Backing = &b
+	if b.placed() {
+		t.title.over("backing", b.title)
+	}
+	return nil
+}
+
 // parseBacking reads the options of an image below, which may leave it to the
 // image above which one that is.
 func parseBacking(o nodeOptions) (Target, error) {
-	if o["file.filename"] != "" || o["file.driver"] != "" || isProtocol(o["driver"]) {
+	driver, _ := o.name("driver")
+	if o.given("file") || o.given("file.filename") || o.given("file.driver") || isProtocol(driver) {
 		return parseNode(o, "")
 	}
 	t, err := parseNode(o, "-")
@@ -263,8 +343,11 @@ func (t *Target) takeEncryption(o nodeOptions) {
 
 // parseFilter reads the options of what changes how another image works.
 func parseFilter(driver string, o nodeOptions, name string) (Target, error) {
+	called := newTitle(driver, o)
 	file := o.child("file")
 	switch {
+	case o.given("file") && file != nil:
+		return Target{}, errReferenceAndMore
 	case file == nil && name == "":
 		return Target{}, missingChild("file", o)
 	case file == nil:
@@ -274,12 +357,13 @@ func parseFilter(driver string, o nodeOptions, name string) (Target, error) {
 	if err != nil {
 		return t, err
 	}
+	called.over("file", t.title)
 	if driver == compress {
 		below := t
 		t = Target{File: &below, Path: below.Path, Format: rawName, Compress: true}
 	}
 	t.CopyOnRead = driver == copyOnRead
-	t.driver = driver
+	t.driver, t.title = driver, called
 	if err := t.takeCommon(o); err != nil {
 		return t, err
 	}
@@ -290,20 +374,24 @@ func parseFilter(driver string, o nodeOptions, name string) (Target, error) {
 }
 
 // parseProtocol reads the options of a file.
-func parseProtocol(driver string, o nodeOptions) (t Target, err error) {
+func parseProtocol(driver string, o nodeOptions, name string) (t Target, err error) {
+	called := newTitle(driver, o)
 	switch driver {
 	case "blkdebug":
-		err = t.takeBlkdebug(o)
+		err = t.takeBlkdebug(o, name, &called)
 	case "blkverify":
-		err = t.takeBlkverify(o)
+		err = t.takeBlkverify(o, name, &called)
 	case "null-co", "null-aio":
-		err = t.takeNull(driver, o)
+		err = t.takeNull(driver, o, name)
+		called.setExact(t.Path)
 	case quorumName:
-		err = t.takeQuorum(o)
+		err = t.takeQuorum(o, &called)
 	default:
-		err = t.takePath(driver, o)
+		err = t.takePath(driver, o, name)
+		called.full["filename"] = t.Path
+		called.setExact(t.Path)
 	}
-	t.Format, t.driver = rawName, driver
+	t.Format, t.driver, t.title = rawName, driver, called
 	if err == nil {
 		err = t.takeCommon(o)
 	}
@@ -318,31 +406,37 @@ func parseProtocol(driver string, o nodeOptions) (t Target, err error) {
 	return t, err
 }
 
-func (t *Target) takePath(driver string, o nodeOptions) error {
+// takePath reads the options of a file. A name may say its protocol.
+func (t *Target) takePath(driver string, o nodeOptions, name string) error {
 	t.device = driver == "host_device"
-	name := o.take("filename")
+	t.Path = o.takeName("filename")
 	if rest, ok := strings.CutPrefix(name, driver+":"); ok {
-		if name = rest; strings.Contains(name, ":") && !strings.Contains(name[:strings.Index(name, ":")], "/") {
-			name = "./" + name // it looks like that of a protocol, but is a path
+		if protocol, _ := cutProtocol(rest); protocol != "" {
+			rest = "./" + rest // it looks like that of a protocol, but is a path
 		}
+		t.Path = rest
+	} else if name != "" {
+		t.Path = name
 	}
-	t.Path = name
 	if err := o.oneOf("aio", "threads", "native", "io_uring"); err != nil {
 		return err
 	}
-	for _, key := range []string{"pr-manager", "x-check-cache-dropped", "aio-max-batch"} {
-		delete(o, key)
+	if id, given := o.name("pr-manager"); given {
+		return block.Invalidf("No persistent reservation manager with id '%s'", id)
+	}
+	if err := o.number("aio-max-batch"); err != nil {
+		return err
 	}
 	if err := o.oneOf("locking", "auto", "on", "off"); err != nil {
 		return err
 	}
-	return o.switches("drop-cache")
+	return o.switches("drop-cache", "x-check-cache-dropped")
 }
 
 // takeBlkdebug reads rules and what they are for. A name is
-// blkdebug:CONFIGURATION:IMAGE.
-func (t *Target) takeBlkdebug(o nodeOptions) error {
-	config, name := o.take("config"), o.take("filename")
+// blkdebug:CONFIGURATION:IMAGE, or that of an image.
+func (t *Target) takeBlkdebug(o nodeOptions, name string, called *title) error {
+	config := o.take("config")
 	if rest, ok := strings.CutPrefix(name, "blkdebug:"); ok {
 		conf, image, ok := strings.Cut(rest, ":")
 		if !ok {
@@ -364,6 +458,13 @@ func (t *Target) takeBlkdebug(o nodeOptions) error {
 	if err != nil {
 		return err
 	}
+	if config != "" {
+		called.full["config"] = config
+	}
+	called.over("image", below.title)
+	if below.title.exact != "" {
+		called.setExact("blkdebug:" + config + ":" + below.title.exact)
+	}
 	t.standOn(below)
 	t.config = config
 	return t.takeRules(o)
@@ -376,16 +477,19 @@ func (t *Target) takeRules(o nodeOptions) error {
 	if err != nil {
 		return err
 	}
-	rules, rest, err := blkdebug.Parse(text, o)
+	rules, rest, err := blkdebug.Parse(text, o.texts())
 	if err != nil {
 		return err
 	}
-	t.inline = len(o) > 0
 	limits := map[string]*int64{"align": &rules.Limits.Align, "max-transfer": &rules.Limits.MaxTransfer,
 		"opt-write-zero": &rules.Limits.WriteZero, "max-write-zero": &rules.Limits.MaxWriteZero,
 		"opt-discard": &rules.Limits.Discard, "max-discard": &rules.Limits.MaxDiscard}
 	for _, key := range slices.Sorted(maps.Keys(limits)) {
-		if *limits[key], err = nodeOptions(rest).size(key); err != nil {
+		if _, given := rest[key]; !given {
+			continue
+		}
+		delete(rest, key)
+		if *limits[key], err = o.size(key); err != nil {
 			return err
 		}
 	}
@@ -395,48 +499,63 @@ func (t *Target) takeRules(o nodeOptions) error {
 		below.Format, below.driver = rawName, "blkdebug"
 		*t = Target{Path: t.Path, File: &below}
 	}
-	clear(o)
-	maps.Copy(o, rest)
+	maps.DeleteFunc(o, func(key string, _ any) bool { _, left := rest[key]; return !left })
 	delete(o, "take-child-perms")
 	delete(o, "unshare-child-perms")
 	t.Faults = rules
 	return rules.Limits.Check()
 }
 
-// takeBlkverify reads an image and its raw copy. A name is blkverify:RAW:IMAGE.
-func (t *Target) takeBlkverify(o nodeOptions) error {
-	if rest, ok := strings.CutPrefix(o["filename"], "blkverify:"); ok {
-		raw, image, ok := strings.Cut(rest, ":")
-		if !ok {
+// takeBlkverify reads an image and its raw copy. A name is blkverify:RAW:IMAGE,
+// or that of the image.
+func (t *Target) takeBlkverify(o nodeOptions, name string, called *title) error {
+	rest, pair := strings.CutPrefix(name, "blkverify:")
+	rawFile := ""
+	if pair {
+		if rawFile, name, pair = strings.Cut(rest, ":"); !pair {
 			return block.Invalidf("blkverify requires raw copy and original image path")
 		}
-		o["raw.filename"], o["test.file.filename"] = raw, image
-		delete(o, "filename")
+		pair = name == "" // an image with no name is refused when it is opened
 	}
 	raw := o.child("raw")
-	if raw == nil {
+	if raw == nil && rawFile == "" {
 		return missingChild("raw", o)
 	}
-	c, err := parseFile(raw, "")
+	c, err := parseFile(nonNil(raw), rawFile)
 	if err != nil {
 		return err
 	}
 	image := o.child("test")
-	if image == nil {
+	if pair {
+		image = nodeOptions{"file.filename": ""}
+	}
+	if image == nil && name == "" {
 		return missingChild("test", o)
 	}
-	i, err := parseNode(image, "")
+	i, err := parseNode(nonNil(image), name)
 	t.Path, t.File, t.Copy = i.Path, &i, &c
+	called.over("raw", c.title)
+	called.over("test", i.title)
+	if c.title.exact != "" && i.title.exact != "" {
+		called.setExact("blkverify:" + c.title.exact + ":" + i.title.exact)
+	}
 	return err
 }
 
-func (t *Target) takeNull(driver string, o nodeOptions) (err error) {
+func nonNil(o nodeOptions) nodeOptions {
+	if o == nil {
+		return nodeOptions{}
+	}
+	return o
+}
+
+func (t *Target) takeNull(driver string, o nodeOptions, given string) (err error) {
 	name := driver + "://"
-	if given := o.take("filename"); given != "" && given != name {
+	if given = cmp.Or(given, o.takeName("filename")); given != "" && given != name {
 		return block.Invalidf("The only allowed filename for this driver is '%s'", name)
 	}
 	t.Path, t.Null = name, &Null{Size: defaultNullSize}
-	if _, given := o["size"]; given {
+	if o.given("size") {
 		if t.Null.Size, err = o.size("size"); err != nil {
 			return err
 		}
@@ -447,12 +566,12 @@ func (t *Target) takeNull(driver string, o nodeOptions) (err error) {
 
 // takeCommon reads what every node can be told.
 func (t *Target) takeCommon(o nodeOptions) error {
-	readOnly, share := switches[o["read-only"]], switches[o["force-share"]]
+	readOnly, share := switches[o.text("read-only")], switches[o.text("force-share")]
 	if err := o.switches("read-only", "force-share", "auto-read-only", "cache.direct", "cache.no-flush"); err != nil {
 		return err
 	}
 	t.ReadOnly, t.ForceShare = t.ReadOnly || readOnly, t.ForceShare || share
-	if name, ok := o["node-name"]; ok && !nodeName.MatchString(name) {
+	if name := o.text("node-name"); o.given("node-name") && !nodeName.MatchString(name) {
 		return block.Invalidf("Invalid node-name: '%s'", name)
 	}
 	delete(o, "node-name")
@@ -463,11 +582,10 @@ func (t *Target) takeCommon(o nodeOptions) error {
 }
 
 func (t *Target) takeDiscard(o nodeOptions) error {
-	value, given := o["discard"]
-	if !given {
+	if !o.given("discard") {
 		return nil
 	}
-	delete(o, "discard")
+	value := o.take("discard")
 	if !slices.Contains([]string{"ignore", "off", "unmap", "on"}, value) {
 		return block.Invalidf("Invalid discard option")
 	}
@@ -497,26 +615,32 @@ func (t *Target) takeWindow(o nodeOptions) (err error) {
 
 // size takes a number of bytes, 0 if there is none.
 func (o nodeOptions) size(key string) (int64, error) {
-	value, given := o[key]
-	if !given {
+	if !o.given(key) {
 		return 0, nil
 	}
-	delete(o, key)
-	digits, err := (&Option{Name: key, Type: Size}).normalize(value)
+	digits, err := (&Option{Name: key, Type: Size}).normalize(o.take(key))
 	if err != nil {
 		return 0, err
 	}
 	return strconv.ParseInt(digits, 10, 64)
 }
 
+// number takes a number that makes no difference here.
+func (o nodeOptions) number(key string) error {
+	if !o.given(key) {
+		return nil
+	}
+	_, err := (&Option{Name: key, Type: Number}).normalize(o.take(key))
+	return err
+}
+
 // switches takes options that are on or off and make no difference here.
 func (o nodeOptions) switches(keys ...string) error {
 	for _, key := range keys {
-		if value, given := o[key]; given {
-			if _, err := (&Option{Name: key, Type: Switch}).normalize(value); err != nil {
+		if o.given(key) {
+			if _, err := (&Option{Name: key, Type: Switch}).normalize(o.take(key)); err != nil {
 				return err
 			}
-			delete(o, key)
 		}
 	}
 	return nil
@@ -524,7 +648,7 @@ func (o nodeOptions) switches(keys ...string) error {
 
 // oneOf takes an option that has one of some values and makes no difference.
 func (o nodeOptions) oneOf(key string, values ...string) error {
-	if value, given := o[key]; given && !slices.Contains(values, value) {
+	if value := o.text(key); o.given(key) && !slices.Contains(values, value) {
 		return block.Invalidf("invalid parameter value: %s", value)
 	}
 	delete(o, key)

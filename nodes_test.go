@@ -24,13 +24,14 @@ func TestTargetName(t *testing.T) {
 		"null-co://":            "null-co://",
 		"blkdebug::disk":        "blkdebug::disk",
 		"blkverify:raw:disk":    "blkverify:raw:disk",
-		"blkdebug::blkdebug::x": `json:{"file": {"driver": "file", "filename": "blkdebug::blkdebug::x"}}`,
+		"blkdebug::blkdebug::x": "blkdebug::blkdebug::x",
 		`json:{"driver":"qcow2","file":{"driver":"file","filename":"x"}}`:                            "x",
 		`json:{"driver":"qcow2","file":{"driver":"blkdebug","image.filename":"x"}}`:                  "blkdebug::x",
-		`json:{"driver":"raw","offset":512,"file.filename":"x"}`:                                     `json:{"driver": "raw", "file": {"driver": "file", "filename": "x"}, "offset": 512}`,
+		`json:{"driver":"raw","offset":512,"file.filename":"x"}`:                                     `json:{"offset": 512, "driver": "raw", "file": {"driver": "file", "filename": "x"}}`,
+		`json:{"driver":"raw","size":"1k","read-only":true,"file.filename":"x"}`:                     `json:{"driver": "raw", "size": "1k", "file": {"driver": "file", "filename": "x"}}`,
 		`json:{"driver":"null-co","size":1024}`:                                                      `json:{"driver": "null-co", "size": 1024}`,
 		`json:{"driver":"compress","file":{"driver":"qcow2","file.filename":"x"}}`:                   `json:{"driver": "compress", "file": {"driver": "qcow2", "file": {"driver": "file", "filename": "x"}}}`,
-		`json:{"file":{"driver":"blkdebug","image.filename":"x","set-state":[{"event":"l2_load"}]}}`: `json:{"file": {"driver": "blkdebug", "image": {"driver": "file", "filename": "x"}, "set-state.0.event": "l2_load"}}`,
+		`json:{"file":{"driver":"blkdebug","image.filename":"x","set-state":[{"event":"l2_load"}]}}`: `json:{"file": {"set-state.0.event": "l2_load", "image": {"driver": "file", "filename": "x"}, "driver": "blkdebug"}}`,
 	} {
 		got, err := ParseTarget(name)
 		if err != nil || got.Name() != want {
@@ -321,7 +322,7 @@ func TestInvalidateTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := &qcow2.CreateOptions{Size: 8 << 20, BackingFile: base, BackingFormat: "qed"}
-	if err := errors.Join(qcow2.Create(&imageFile{f}, o), f.Close()); err != nil {
+	if err := errors.Join(qcow2.Create(&imageFile{Image: f}, o), f.Close()); err != nil {
 		t.Fatal(err)
 	}
 	tree := fmt.Sprintf(`json:{"driver":"qcow2","file":{"driver":"blkdebug","image":{"driver":"raw","file":{"driver":"qcow2","file.filename":%q}}}}`, inner)

@@ -150,6 +150,7 @@ type chain struct {
 	// next says more of the backing image than its name does; nil for nothing.
 	next      *Target
 	scattered bool // the image has no directory
+	headsOnly bool // what images refer to stays closed
 }
 
 type fileID struct{ dev, ino uint64 }

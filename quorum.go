@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"maps"
 	"path/filepath"
 	"strconv"
 
@@ -29,22 +28,25 @@ type Quorum struct {
 
 const quorumName = "quorum"
 
-func (t *Target) takeQuorum(o nodeOptions) (err error) {
+func (t *Target) takeQuorum(o nodeOptions, called *title) (err error) {
 	q := &Quorum{}
 	t.Quorum = q
-	all := maps.Clone(o)
-	all["driver"] = quorumName
-	q.name = t.nameOf(all)
 	if q.Children, err = o.list("children"); err != nil {
 		return err
 	}
+	var titles []any
+	for _, child := range q.Children {
+		titles = append(titles, child.title.full)
+	}
+	called.full["children"] = titles
+	q.name = called.name(quorumName)
 	if len(q.Children) == 0 {
 		return block.Invalidf("Number of provided children must be 1 or more")
 	}
 	if err := q.takeThreshold(o); err != nil {
 		return err
 	}
-	blkverify, rewrite := switches[o["blkverify"]], switches[o["rewrite-corrupted"]]
+	blkverify, rewrite := switches[o.text("blkverify")], switches[o.text("rewrite-corrupted")]
 	if err := o.switches("blkverify", "rewrite-corrupted"); err != nil {
 		return err
 	}
@@ -63,10 +65,8 @@ func (t *Target) takeQuorum(o nodeOptions) (err error) {
 }
 
 func (q *Quorum) takeThreshold(o nodeOptions) (err error) {
-	value, given := o["vote-threshold"]
-	delete(o, "vote-threshold")
-	if given {
-		q.Threshold, err = strconv.Atoi(value)
+	if o.given("vote-threshold") {
+		q.Threshold, err = strconv.Atoi(o.take("vote-threshold"))
 	}
 	switch {
 	case err != nil:
@@ -86,7 +86,7 @@ func (o nodeOptions) list(role string) ([]Target, error) {
 	for n := 0; len(all) > 0; n++ {
 		number := strconv.Itoa(n)
 		own := all.child(number)
-		if name, refers := all[number]; refers {
+		if name, refers := all.name(number); refers {
 			return nil, missingChild(role, nodeOptions{role: name})
 		}
 		if own == nil {
@@ -280,21 +280,4 @@ func (f *votes) Close() error {
 		errs = append(errs, child.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// nestedLists makes lists of the options of numbered children.
-func nestedLists(own nodeOptions, object map[string]any) {
-	children := own.child("children")
-	if children == nil {
-		return
-	}
-	var list []any
-	for n := 0; len(children) > 0; n++ {
-		child := children.child(strconv.Itoa(n))
-		if child == nil {
-			break
-		}
-		list = append(list, nested(child, ""))
-	}
-	object["children"] = list
 }

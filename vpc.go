@@ -22,6 +22,7 @@ var vpcFormat = Format{
 	Open:     openVPC,
 	Inspect:  vhd.Inspect,
 	Create:   createVPC,
+	Runtime:  []Option{{Name: "force_size_calc"}},
 	Options: []Option{
 		{Name: "size", Type: Size, Help: "Virtual disk size"},
 		{Name: "subformat", Help: "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} "},
@@ -48,9 +49,20 @@ func probeVPC(head []byte) int {
 }
 
 func openVPC(f block.File, o FormatOptions) (*Image, error) {
-	return vhd.Open(f, &vhd.OpenOptions{
+	p := &vhd.OpenOptions{
 		Path: o.Path, Writable: o.Writable, NoBacking: o.NoBacking, NoSync: o.NoSync, Repair: o.Repair, Policy: o.Policy,
-	})
+	}
+	if o.Settings != nil && o.Settings.Has("force_size_calc") {
+		switch mode := o.Settings.Text("force_size_calc"); mode {
+		case "chs":
+			p.SizeFrom = vhd.FromGeometry
+		case "current_size":
+			p.SizeFrom = vhd.FromCurrentSize
+		default:
+			return nil, block.Invalidf("Invalid size calculation mode: '%s'", mode)
+		}
+	}
+	return vhd.Open(f, p)
 }
 
 func createVPC(f block.File, s *Settings, o FormatOptions) error {

@@ -75,7 +75,8 @@ type footer struct {
 	timestamp  uint32 // seconds since 2000, UTC
 	creator    string // four bytes
 	original   uint64
-	current    uint64 // size of the disk in bytes
+	current    uint64     // size of the disk in bytes
+	sizeFrom   SizeSource // as the disk was opened
 	chs        Geometry
 	kind       Type
 	uuid       UUID

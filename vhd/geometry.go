@@ -72,12 +72,25 @@ func roundToGeometry(size int64) (Geometry, int64) {
 // and QEMU where it was told so.
 var exactCreators = []string{"win ", "qem2", "d2v ", "tap\x00", "CTXS"}
 
+// SizeSource is one of the places in a footer that state a size.
+type SizeSource uint8
+
+const (
+	// ByCreator goes by what the program that made the disk is known to mean.
+	ByCreator SizeSource = iota
+	// FromGeometry is the product of cylinders, heads and sectors.
+	FromGeometry
+	// FromCurrentSize is the current size.
+	FromCurrentSize
+)
+
 // size returns the size of the disk in bytes, by the rule that QEMU has: that
 // of the geometry, unless the creator is known to mean what the footer names or
 // the geometry is the largest that can be said.
 func (f *footer) size() (int64, error) {
 	sectors := f.current / sectorSize
-	if f.chs.sectors() != maxCHS && !slices.Contains(exactCreators, f.creator) {
+	geometry := f.sizeFrom == FromGeometry || f.sizeFrom == ByCreator && !slices.Contains(exactCreators, f.creator)
+	if geometry && f.chs.sectors() != maxCHS {
 		sectors = uint64(f.chs.sectors())
 	}
 	if sectors > maxSectors {

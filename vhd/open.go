@@ -46,6 +46,9 @@ type OpenOptions struct {
 	// the image is lost. For images that are made in one go and can be made
 	// again.
 	NoSync bool
+	// SizeFrom says which of the two sizes that a footer states is that of the
+	// disk.
+	SizeFrom SizeSource
 	// BitmapCacheSize bounds the memory for bitmaps, in bytes; 0 is the default.
 	BitmapCacheSize int
 }
@@ -90,6 +93,7 @@ func open(f block.File, o *OpenOptions) (block.Layer, error) {
 	if damage != nil && !o.Repair && (o.Writable || foot == s.last) {
 		return nil, damage
 	}
+	foot.sizeFrom = o.SizeFrom
 	if foot.kind == Fixed {
 		return openFixed(f, foot, s.lastAt, o)
 	}

@@ -57,6 +57,7 @@ func mayResize(old, size int64, o block.ResizeOptions) error {
 // The original size follows, as some programs (libvhdi) go by that.
 func (f *footer) resized(size int64) *footer {
 	next := *f
+	next.sizeFrom = ByCreator
 	next.original, next.current, next.chs = uint64(size), uint64(size), GeometryFor(size/sectorSize)
 	if got, err := next.size(); err != nil || got != size {
 		next.creator = "qem2"

@@ -68,6 +68,31 @@ var nameLines = []string{
 	"create -f qcow2 -o data_file=file:d o 1M", "create -f qcow2 -o data_file=file:e:f o 1M", "create -f qcow2 -o data_file=./e:f o 1M", "create -f qcow2 -o data_file=foo:d o 1M",
 	"create -f qcow2 -o data_file=json:{} o 1M", "create -f qcow2 -o data_file= o 1M", "create -f qcow2 -o data_file=file:dir/d dir/o 1M",
 	"info --image-opts q,,x", "info --image-opts q,,x,driver=raw",
+	// what an image is called
+	`info 'json:{"driver":"raw","file.filename":"raw","offset":512}'`, `info 'json:{"driver":"raw","file.filename":"raw","offset":"1k","size":1e3}'`, "info --image-opts driver=raw,offset=0,file.filename=raw",
+	`info 'json:{"driver":"raw","file":{"driver":"file","filename":"raw","locking":"off","cache":{"direct":false}},"size":1024,"read-only":true,"node-name":"x"}'`,
+	`info 'json:{"driver":"raw","file":{"driver":"null-co","size":4096,"read-zeroes":true}}'`, "info --image-opts driver=null-co,read-zeroes=on", `info 'json:{"driver":"null-co","size":"4k","latency-ns":1}'`,
+	`info 'json:{"driver":"qcow2","file":{"driver":"blkdebug","align":4096,"image":{"driver":"file","filename":"q"}}}'`, "info --image-opts driver=blkdebug,config=empty,image.filename=q,align=512",
+	"info --image-opts driver=qcow2,file.driver=blkdebug,file.image.filename=q,file.inject-error.0.event=read_aio,file.inject-error.0.once=on,file.set-state.0.event=l2_load,file.set-state.0.new_state=2",
+	"info --image-opts driver=qcow2,file.driver=raw,file.file.filename=q", "info --image-opts driver=qcow2,file.driver=raw,file.offset=0,file.file.filename=q", "info blkdebug:empty:q",
+	"info --image-opts driver=blkverify,raw.driver=raw,raw.size=3M,raw.file.filename=raw,test.driver=raw,test.file.filename=raw", "info blkverify:raw:raw",
+	"info --image-opts driver=quorum,vote-threshold=1,children.0.driver=raw,children.0.file.filename=raw,blkverify=off,rewrite-corrupted=off,read-pattern=fifo",
+	`info 'json:{"driver":"qcow2","file.filename":"over","backing":null}'`, `info 'json:{"driver":"qcow2","file.filename":"datafile","data-file":{"driver":"file","filename":"df"}}'`,
+	"info --image-opts driver=copy-on-read,file.driver=qcow2,file.file.filename=q",
+	// a filename in options is that of a file
+	"info --image-opts driver=qcow2,file.filename=file:q", "info --image-opts driver=qcow2,file.filename=blkdebug::q", "info --image-opts file.filename=a:b", "info --image-opts driver=file,filename=file:q",
+	`info 'json:{"file":{"filename":"json:{}"}}'`, "info --image-opts driver=qcow2,file.driver=blkdebug,file.image.filename=nbd:x", "map --image-opts driver=qcow2,file.filename=over,backing.file.filename=file:q",
+	"info --image-opts driver=raw,file.driver=blkdebug,file.filename=blkdebug::q", "info blkdebug::file:q",
+	// which of them count
+	"map --image-opts driver=qcow2,file.filename=over,backing.file.filename=dir/over", "map --image-opts driver=qcow2,file.filename=over,backing=foo,backing.driver=raw", "map --image-opts driver=qcow2,file.filename=over,backing.file.foo=1",
+	"map --image-opts driver=raw,file.filename=raw,backing.driver=raw,backing.file.filename=raw", `map 'json:{"driver":"qcow2","file.filename":"q","data-file":"x"}'`, `map 'json:{"driver":"qcow2","file.filename":"q","data-file":{"a":1}}'`,
+	`map 'json:{"driver":"qcow2","file":null,"file.filename":"q","read-only":null,"cache-size":null}'`, `map 'json:{"driver":"qcow2","file.filename":"q","cache":{}}'`, `map 'json:{"driver":3,"file.filename":"q"}'`,
+	`map 'json:{"driver":"","file.filename":"q"}'`, "map --image-opts driver=,file.filename=q", `map 'json:{"driver":"file","filename":3}'`, `map 'json:{"driver":"qcow2","file":3}'`, "map --image-opts driver=qcow2,file.foo=1",
+	"info --image-opts driver=file,filename=q,pr-manager=x", "info --image-opts driver=file,filename=q,aio-max-batch=x", "info --image-opts driver=file,filename=q,x-check-cache-dropped=3",
+	"info --image-opts driver=vpc,file.filename=vhd,force_size_calc=chs", "map --output=json --image-opts driver=vpc,file.filename=vhd,force_size_calc=current_size", "info --image-opts driver=vpc,file.filename=vhd,force_size_calc=x",
+	// JSON
+	"info 'json:{'", "info json:}", "info json:foo", `info 'json:{"a" 1}'`, `info 'json:{"a":1 "b":2}'`, "info 'json:{a:1}'", "info 'json:{1:1}'", `info 'json:{"a":[1 2]}'`, `info 'json:{"a":"b'`, `info 'json:{"a":"\x"}'`,
+	`info 'json:{"a":"\u12"}'`, `info 'json:{"a":-}'`, `info 'json:{"a":1!'`, `info 'json:{"a":1,"a":2}'`, `info 'json:{"a":{"b":1]}'`, "info json:%s", `info 'json:[1]'`,
 }
 
 func TestNames(t *testing.T) {

@@ -35,7 +35,6 @@ func quorumName(options string, children ...string) string {
 func TestQuorum(t *testing.T) {
 	allowed := []difference{
 		{lines: "convert .*|compare .*", why: "said better: files of different sizes", stderr: ".*children of the quorum have 1507328 and 3145728 bytes\n"},
-		{lines: `info 'json:{"driver":"quorum".*"driver":"qcow2".*`, why: "what an image takes up that is a child is not asked", stdout: "(?s).*disk size: unavailable\n"},
 	}
 	differential(t, sample(quorumLines, allowed), allowed...)
 }

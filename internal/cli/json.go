@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf16"
+
+	"github.com/diskimg/diskimg/internal/qjson"
 )
 
 // This file writes JSON as QEMU does: members in the order given, four blanks a
@@ -33,7 +34,7 @@ func appendJSON(b *strings.Builder, v any, newline string) {
 	switch v := v.(type) {
 	case object:
 		appendList(b, "{", "}", newline, len(v), func(i int, newline string) {
-			appendString(b, v[i].name)
+			b.WriteString(qjson.Quote(v[i].name))
 			b.WriteString(": ")
 			appendJSON(b, v[i].value, newline)
 		})
@@ -42,7 +43,7 @@ func appendJSON(b *strings.Builder, v any, newline string) {
 	case []any:
 		appendList(b, "[", "]", newline, len(v), func(i int, newline string) { appendJSON(b, v[i], newline) })
 	case string:
-		appendString(b, v)
+		b.WriteString(qjson.Quote(v))
 	default:
 		fmt.Fprint(b, v)
 	}
@@ -58,24 +59,4 @@ func appendList(b *strings.Builder, open, end, newline string, n int, item func(
 		item(i, newline+"    ")
 	}
 	b.WriteString(newline + end)
-}
-
-var escapes = map[rune]string{'"': `\"`, '\\': `\\`, '\b': `\b`, '\f': `\f`, '\n': `\n`, '\r': `\r`, '\t': `\t`}
-
-func appendString(b *strings.Builder, s string) {
-	b.WriteByte('"')
-	for _, r := range s {
-		short, special := escapes[r]
-		switch {
-		case special:
-			b.WriteString(short)
-		case ' ' <= r && r < 0x7f:
-			b.WriteRune(r)
-		default:
-			for _, unit := range utf16.AppendRune(nil, r) {
-				fmt.Fprintf(b, `\u%04X`, unit)
-			}
-		}
-	}
-	b.WriteByte('"')
 }
