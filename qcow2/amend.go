@@ -276,19 +276,16 @@ func (d *disk) mayDowngrade(size int64) error {
 			return block.Unsupportedf("Internal snapshots prevent downgrade of image")
 		}
 	}
-	if h.compression != compressionZlib {
-		return d.mayForgetCompression(records)
+	tables, err := d.allTables(records)
+	if err != nil || h.compression == compressionZlib {
+		return err
 	}
-	return nil
+	return d.mayForgetCompression(tables)
 }
 
 // mayForgetCompression refuses if there are clusters that only this image's
 // compression can decode. Needs mu exclusively.
-func (d *disk) mayForgetCompression(records []snapshotRecord) error {
-	tables, err := d.allTables(records)
-	if err != nil {
-		return err
-	}
+func (d *disk) mayForgetCompression(tables []hostOff) error {
 	data := make([]byte, d.geo.clusterSize)
 	for _, table := range tables {
 		if err := d.readWholeL2(data, table); err != nil {

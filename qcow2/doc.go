@@ -44,7 +44,9 @@
 // and neither lies where the other does. What changes both for a whole tree of
 // tables (snapshot_change.go, by way of tree.go) copies the refcount blocks,
 // counts in the copies, writes changed tables to new places, and has one write
-// of the header's first sector put all of it in force (swap.go).
+// of the header's first sector put all of it in force (swap.go). This is done
+// twice, to move the old tables out of their places and to write the new ones
+// there (home.go): so tables stay where they are, and the file as long as it is.
 //
 // # Bitmaps
 //

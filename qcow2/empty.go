@@ -36,7 +36,7 @@ func (d *disk) MakeEmpty() error {
 			return err
 		}
 	}
-	return d.flushes.Exclude(d.trim)
+	return d.flushes.Exclude(func() error { return d.trim(1) })
 }
 
 // punchUnlinked gives the space back that an external data file has for guest
@@ -124,20 +124,25 @@ func (d *disk) entriesOf(table hostOff) ([]l2Entry, error) {
 }
 
 // trim gives up refcount blocks that count nothing, and cuts the file off behind
-// the last cluster in use. After what was freed has been counted down on disk,
-// that is: else a power cut would leave counts for what is not there. Takes mu;
-// see writeCounts.
-func (d *disk) trim() error {
+// the last cluster in use, but keeps so many clusters. After what was freed has
+// been counted down on disk, that is: else a power cut would leave counts for what
+// is not there. Takes mu; see writeCounts.
+func (d *disk) trim(least int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.refusal(); err != nil {
 		return err
 	}
-	if err := d.dropRefblocks(); err != nil {
+	if err := d.dropRefblocks((least-1)>>d.geo.refBits + 1); err != nil {
 		return err
 	}
+	return d.cutEnd(least)
+}
+
+// cutEnd is trim for the file. Needs mu exclusively.
+func (d *disk) cutEnd(least int64) error {
 	end := d.fileEnd
-	for ; end > 1; end-- {
+	for ; end > least; end-- {
 		n, err := d.refcount(end - 1)
 		if err != nil {
 			return err
@@ -152,15 +157,20 @@ func (d *disk) trim() error {
 	if err := d.file.Truncate(end << d.geo.clusterBits); err != nil {
 		return err
 	}
-	d.fileEnd = end
-	return nil
+	// A block device stays as long as it is, with all that was written there.
+	size, err := d.file.Size()
+	if err == nil && size <= end<<d.geo.clusterBits {
+		d.fileEnd = end
+	}
+	return err
 }
 
-// dropRefblocks takes refcount blocks away that count at most themselves. One that
-// goes may have been all that another one counted. Needs mu exclusively.
-func (d *disk) dropRefblocks() error {
+// dropRefblocks takes refcount blocks from index first on away that count at most
+// themselves. One that goes may have been all that another one counted. Needs mu
+// exclusively.
+func (d *disk) dropRefblocks(first int64) error {
 	for {
-		idle, err := d.idleRefblocks()
+		idle, err := d.idleRefblocks(first)
 		if err != nil || len(idle) == 0 {
 			return err
 		}
@@ -170,10 +180,10 @@ func (d *disk) dropRefblocks() error {
 	}
 }
 
-// idleRefblocks returns the indexes of the refcount blocks that count at most
-// themselves, without the first one.
-func (d *disk) idleRefblocks() (list []int64, err error) {
-	for i := int64(1); i < int64(len(d.reftable)); i++ {
+// idleRefblocks returns the indexes, from first on, of the refcount blocks that
+// count at most themselves.
+func (d *disk) idleRefblocks(first int64) (list []int64, err error) {
+	for i := first; i < int64(len(d.reftable)); i++ {
 		if !d.hasRefblock(i) {
 			continue
 		}

@@ -218,7 +218,7 @@ func (d *disk) shrink(size int64) error {
 			return err
 		}
 	}
-	return d.flushes.Exclude(d.trim)
+	return d.flushes.Exclude(func() error { return d.trim(1) })
 }
 
 // clearFrom has the clusters behind size read as zero, where that can be said.

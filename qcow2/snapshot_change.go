@@ -19,20 +19,57 @@ func (d *disk) CreateSnapshot(s block.Snapshot) (block.Snapshot, error) {
 	if err := d.maySnapshot(); err != nil {
 		return s, err
 	}
-	err := d.alone(func() error {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		records, oldSize, err := d.readSnapshots(maxSnapshotTable)
-		if err != nil {
-			return err
-		}
-		s.DiskSize = d.Size()
-		if err := d.complete(&s, records); err != nil {
-			return err
-		}
-		return d.createSnapshot(&s, records, oldSize)
-	})
+	err := d.changeSnapshots("created", func() ([]uint64, error) { return nil, d.addSnapshot(&s) })
 	return s, err
+}
+
+// changeSnapshots makes a change that returns the L1 table of a tree that is no
+// longer needed, and then gives back what has become free. The file ends where it
+// did, or where what it holds ends.
+func (d *disk) changeSnapshots(done string, change func() (dropped []uint64, err error)) error {
+	return d.alone(func() error {
+		d.because(bySnapshot)
+		defer d.because(byOther)
+		end := d.fileEnd
+		dropped, err := change()
+		if err != nil {
+			if d.broken == nil {
+				_ = d.giveEndBack(end) // what counts is why there is no change
+			}
+			return err
+		}
+		if err = d.dropTree(dropped); err == nil {
+			err = d.giveEndBack(end)
+		}
+		if err != nil {
+			return block.Errorf(err, "the snapshot has been %s, but the space of what it replaces could not be given back: %w", done, err)
+		}
+		return nil
+	})
+}
+
+// giveEndBack cuts off what lies behind the last cluster in use, but nothing below
+// cluster end. Needs an image that is alone.
+func (d *disk) giveEndBack(end int64) error {
+	if err := d.quiesce(); err != nil {
+		return err
+	}
+	return d.trim(end)
+}
+
+// addSnapshot creates a snapshot and fills in what the caller has left to us.
+func (d *disk) addSnapshot(s *block.Snapshot) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	records, oldSize, err := d.readSnapshots(maxSnapshotTable)
+	if err != nil {
+		return err
+	}
+	s.DiskSize = d.Size()
+	if err := d.complete(s, records); err != nil {
+		return err
+	}
+	return d.createSnapshot(s, records, oldSize)
 }
 
 // maySnapshot refuses a snapshot more than there may be: before the table of those
@@ -85,13 +122,19 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 	if len(table) > maxSnapshotTable {
 		return block.Errorf(block.ErrNoSpace, "snapshot table needs %d bytes, the limit is %d (%w)", len(table), maxSnapshotTable, syscall.EFBIG)
 	}
-	l1, moved := d.splitState(s.VMStateSize)
-	if err := d.mayShare(l1); err != nil {
-		return err
+	end := d.sharedL1(s.VMStateSize)
+	moves := func(at int, data []byte) (bool, error) {
+		if at >= end {
+			return false, nil
+		}
+		if err := d.mayShareTable(data, hostOff(d.l1[at]&offsetMask)); err != nil {
+			return false, err
+		}
+		return d.anyCopied(data)
 	}
 	n := d.geo.clusters(int64(len(d.l1)) * 8)
-	tables := []int64{n, d.geo.clusters(int64(len(table))), n} // the snapshot's where QEMU has them
-	return d.swap(countTables(l1), tables, func(c *swap) error {
+	return d.rewrite(0, []int64{n, d.geo.clusters(int64(len(table)))}, moves, func(c *swap) error {
+		l1, state := d.l1[:end], d.l1[end:]
 		shared, err := c.share(l1, 2)
 		if err != nil {
 			return err
@@ -101,10 +144,10 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 				c.lose(hostOff(e&offsetMask), d.geo.clusterSize)
 			}
 		}
-		if err := c.setL1(c.tables[2], slices.Concat(shared, make([]uint64, len(moved)))); err != nil {
+		if err := c.setL1(c.home.l1Run, slices.Concat(shared, make([]uint64, len(state)))); err != nil {
 			return err
 		}
-		kept := slices.Concat(shared, moved)
+		kept := slices.Concat(shared, state)
 		if err := c.writeTable(c.tables[0], kept); err != nil {
 			return err
 		}
@@ -113,17 +156,15 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 	})
 }
 
-// splitState cuts the L1 table into what a snapshot is to share with the disk,
-// and what leads to the state of a machine that the snapshot takes along, if it
-// does: that has no other use, and who had to copy it when the next state is
-// written would do so for nothing. What is taken along is referred to as often
-// as before.
-func (d *disk) splitState(size int64) (shared, moved []uint64) {
-	at := len(d.l1)
-	if size > 0 {
-		at = min(at, int(d.geo.l1Entries(d.Size())))
+// sharedL1 returns how many entries of the L1 table a snapshot is to share with the
+// disk. What the others lead to is the state of a machine, which the snapshot takes
+// along: that has no other use, and who had to copy it when the next state is
+// written would do so for nothing. It is referred to as often as before.
+func (d *disk) sharedL1(size int64) int {
+	if size == 0 {
+		return len(d.l1)
 	}
-	return d.l1[:at], d.l1[at:]
+	return min(len(d.l1), int(d.geo.l1Entries(d.Size())))
 }
 
 // setSnapshots writes the snapshot table to a run that was set aside.
@@ -178,21 +219,7 @@ func encodeSnapshots(records []snapshotRecord) (table []byte) {
 
 // ApplySnapshot implements block.Snapshotter.
 func (d *disk) ApplySnapshot(idOrName string) error {
-	return d.alone(func() error {
-		old, err := d.applySnapshot(idOrName)
-		if err != nil {
-			return err
-		}
-		if err := d.dropTree(old); err != nil {
-			return leftOver("applied", err)
-		}
-		return nil
-	})
-}
-
-// leftOver says that what follows is about space only.
-func leftOver(done string, err error) error {
-	return block.Errorf(err, "the snapshot has been %s, but the space of what it replaces could not be given back: %w", done, err)
+	return d.changeSnapshots("applied", func() ([]uint64, error) { return d.applySnapshot(idOrName) })
 }
 
 // applySnapshot makes the tree of a snapshot the active one too, and returns the
@@ -224,29 +251,27 @@ func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
 		return nil, err
 	}
 	old = d.l1
-	tables := []int64{d.geo.clusters(int64(len(view.l1)) * 8)}
-	return old, d.swap(countTables(view.l1), tables, func(c *swap) error {
+	var tables []int64
+	if n := d.geo.clusters(int64(len(view.l1)) * 8); n > d.l1Place().n {
+		tables = []int64{n}
+	}
+	return old, d.rewrite(countTables(view.l1), tables, nil, func(c *swap) error {
 		shared, err := c.share(view.l1, 1)
 		if err != nil {
 			return err
 		}
 		c.hdr.size = uint64(s.diskSize)
-		return c.setL1(c.tables[0], shared)
+		if tables != nil {
+			c.lose(c.home.l1Run.off(&d.geo), c.home.l1Run.n<<d.geo.clusterBits)
+			return c.setL1(c.tables[0], shared)
+		}
+		return c.setL1(c.home.l1Run, append(shared, make([]uint64, max(0, len(old)-len(shared)))...))
 	})
 }
 
 // DeleteSnapshot implements block.Snapshotter.
 func (d *disk) DeleteSnapshot(idOrName string) error {
-	return d.alone(func() error {
-		tree, err := d.unlinkSnapshot(idOrName)
-		if err != nil {
-			return err
-		}
-		if err := d.dropTree(tree); err != nil {
-			return leftOver("deleted", err)
-		}
-		return nil
-	})
+	return d.changeSnapshots("deleted", func() ([]uint64, error) { return d.unlinkSnapshot(idOrName) })
 }
 
 // unlinkSnapshot takes a snapshot out of the table and returns its L1 table.

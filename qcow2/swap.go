@@ -1,8 +1,10 @@
 package qcow2
 
 import (
+	"errors"
 	"slices"
 
+	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cow"
 )
 
@@ -21,6 +23,8 @@ type swap struct {
 	singles []hostRun // single clusters that are not yet
 	table   hostRun   // for the refcount table
 	fresh   int64     // clusters from here on were never written when it began
+	home    *home     // where tables are to lie that were moved out
+	leaves  bool      // what it replaces stays counted, to be a home
 
 	hdr  header    // as it will be
 	l1   []uint64  // the active L1 table as it will be
@@ -35,46 +39,38 @@ type swap struct {
 // tables how many clusters in one piece for each table. Needs mu exclusively, and
 // an image that is quiet (see alone).
 func (d *disk) swap(n int64, tables []int64, f func(c *swap) error) error {
-	c, err := d.beginSwap(n, tables)
-	if err != nil {
+	c := &swap{d: d, fresh: d.fileEnd}
+	if err := c.setAside(n, tables); err != nil {
+		c.undo()
 		return err
 	}
-	if err := f(c); err != nil {
+	return c.run(f)
+}
+
+// run has f make a change, with counts in copies, and puts that in force.
+func (c *swap) run(f func(c *swap) error) error {
+	d := c.d
+	c.l1, c.hdr = d.l1, *d.hdr
+	// Before counts change in copies, what counts the copies must be known.
+	err := d.writeCounts()
+	if err == nil {
+		err = c.copyBlocks()
+	}
+	if err == nil {
+		err = f(c)
+	}
+	if err != nil {
 		c.undo()
 		return err
 	}
 	return c.commit()
 }
 
-// beginSwap sets aside n single clusters and one run of clusters for each
-// table, and starts to count in copies.
-func (d *disk) beginSwap(n int64, tables []int64) (*swap, error) {
-	c := &swap{d: d, l1: d.l1, fresh: d.fileEnd}
-	err := c.setAside(n, tables)
-	if err == nil {
-		// Before counts change in copies, what counts the copies must be known.
-		err = d.writeCounts()
-	}
-	if err == nil {
-		err = c.copyBlocks()
-	}
-	if err != nil {
-		c.undo()
-		return nil, err
-	}
-	c.hdr = *d.hdr
-	return c, nil
-}
-
 // setAside allocates all that the change will need, and so all that can fail
 // for want of space fails here.
 func (c *swap) setAside(n int64, tables []int64) error {
-	for _, clusters := range tables {
-		run, err := c.d.alloc(clusters)
-		if err != nil {
-			return err
-		}
-		c.tables = append(c.tables, run)
+	if err := c.addTables(tables); err != nil {
+		return err
 	}
 	for {
 		// Space for blocks may itself need another block, or a larger table.
@@ -97,6 +93,18 @@ func (c *swap) setAside(n int64, tables []int64) error {
 	}
 }
 
+// addTables allocates a run for each table.
+func (c *swap) addTables(tables []int64) error {
+	for _, clusters := range tables {
+		run, err := c.d.alloc(clusters)
+		if err != nil {
+			return err
+		}
+		c.tables = append(c.tables, run)
+	}
+	return nil
+}
+
 // addSingles allocates single clusters until there are n.
 func (c *swap) addSingles(n int64) error {
 	for int64(len(c.singles)) < n {
@@ -110,10 +118,13 @@ func (c *swap) addSingles(n int64) error {
 }
 
 // single takes one of the clusters that were set aside.
-func (c *swap) single() hostOff {
+func (c *swap) single() (hostOff, error) {
+	if len(c.singles) == 0 {
+		return 0, block.Corruptf("refcounts are wrong: a table is shared, and what it leads to is not")
+	}
 	r := c.singles[0]
 	c.taken, c.singles = append(c.taken, r), c.singles[1:]
-	return r.off(&c.d.geo)
+	return r.off(&c.d.geo), nil
 }
 
 func (d *disk) countBlocks() (n int64) {
@@ -135,14 +146,19 @@ func (c *swap) copyBlocks() error {
 		if e == 0 {
 			continue
 		}
-		if err := d.validRefblock(hostOff(e&^reftableReserved), int64(i)); err != nil {
+		old := hostOff(e &^ reftableReserved)
+		err := errors.Join(d.validRefblock(old, int64(i)), d.mayWriteMeta(metaRefblock, old, d.geo.clusterSize))
+		if err != nil {
 			return err
 		}
 		data := make([]byte, d.geo.clusterSize)
-		if err := d.readTable("refcount block", data, hostOff(e&^reftableReserved)); err != nil {
+		if err := d.readTable("refcount block", data, old); err != nil {
 			return err
 		}
-		off := c.single()
+		off, err := c.placeRefblock(i)
+		if err != nil {
+			return err
+		}
 		copies = append(copies, piece{metaRefblock, off, data})
 		if int64(len(copies))<<d.geo.clusterBits >= cow.OneWrite {
 			if err := d.writePieces(copies); err != nil {
@@ -205,9 +221,11 @@ func (c *swap) setL1(run hostRun, table []uint64) error {
 // commit makes the change. On an error it is undone, or the image is poisoned.
 func (c *swap) commit() error {
 	d := c.d
-	c.giveBack()
 	c.hdr.reftableOffset = uint64(c.table.off(&d.geo))
-	err := c.writeCounts()
+	err := c.giveBack()
+	if err == nil {
+		err = c.writeCounts()
+	}
 	if err == nil {
 		err = c.writeTable(c.table, d.reftable)
 	}
@@ -228,32 +246,27 @@ func (c *swap) commit() error {
 
 // giveBack counts what was set aside and not used as free again, and as never
 // written if it was not.
-func (c *swap) giveBack() {
+func (c *swap) giveBack() error {
 	for _, r := range slices.Backward(c.singles) {
-		c.d.unalloc(r)
+		if err := c.d.addRef(r.start, -1); err != nil {
+			return err
+		}
 		if r.start >= c.fresh && r.start+r.n == c.d.fileEnd {
 			c.d.fileEnd = r.start
 		}
 	}
+	return nil
 }
 
 // adopt makes what is on disk now what is in memory, and gives up what the
 // header no longer leads to.
 func (c *swap) adopt() error {
-	d, g := c.d, &c.d.geo
-	// After the header names the new tables, nothing refers to the old ones.
+	d := c.d
 	for _, e := range c.reftable {
-		if off := hostOff(e &^ reftableReserved); off != 0 {
-			d.refs.Forget(int64(off), g.clusterSize)
-			d.releaseBytes(off, g.clusterSize)
-		}
+		d.refs.Forget(int64(e&^reftableReserved), d.geo.clusterSize)
 	}
-	d.releaseBytes(hostOff(d.hdr.reftableOffset), int64(d.hdr.reftableClusters)<<g.clusterBits)
-	if c.hdr.l1Offset != d.hdr.l1Offset {
-		d.releaseBytes(hostOff(d.hdr.l1Offset), int64(len(d.l1))*8)
-	}
-	for _, r := range c.gone {
-		d.release(r.start, r.n)
+	if !c.leaves {
+		c.giveUp()
 	}
 	d.setHeader(&c.hdr)
 	d.l1 = c.l1
@@ -264,6 +277,22 @@ func (c *swap) adopt() error {
 		return d.poison(err)
 	}
 	return nil
+}
+
+// giveUp releases what has been replaced. After the header names the new tables,
+// that is: nothing refers to the old ones.
+func (c *swap) giveUp() {
+	d, g := c.d, &c.d.geo
+	for _, e := range c.reftable {
+		d.releaseBytes(hostOff(e&^reftableReserved), g.clusterSize)
+	}
+	d.releaseBytes(hostOff(d.hdr.reftableOffset), int64(d.hdr.reftableClusters)<<g.clusterBits)
+	if c.hdr.l1Offset != d.hdr.l1Offset {
+		d.releaseBytes(hostOff(d.hdr.l1Offset), int64(len(d.l1))*8)
+	}
+	for _, r := range c.gone {
+		d.release(r.start, r.n)
+	}
 }
 
 // releaseBytes is release for n bytes at off; none at offset 0.
@@ -289,4 +318,5 @@ func (c *swap) undo() {
 	for _, r := range slices.Concat(c.tables, c.taken, c.singles, []hostRun{c.table}) {
 		d.unalloc(r)
 	}
+	c.giveUpHome()
 }

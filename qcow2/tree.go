@@ -53,13 +53,9 @@ func countTables(l1 []uint64) (n int64) {
 	return n
 }
 
-// mayShare refuses, before anything is changed, what share would refuse because
-// a refcount is at its limit. Wide refcounts hardly ever are, and are not looked
-// at. Needs mu exclusively.
+// mayShare refuses, before anything is changed, what share would refuse. Needs mu
+// exclusively.
 func (d *disk) mayShare(l1 []uint64) error {
-	if d.geo.refOrder > 3 {
-		return nil
-	}
 	data := make([]byte, d.geo.clusterSize)
 	for _, e := range l1 {
 		table := hostOff(e & offsetMask)
@@ -69,17 +65,40 @@ func (d *disk) mayShare(l1 []uint64) error {
 		if err := d.readTree(data, table); err != nil {
 			return err
 		}
-		err := d.eachPlaced(data, func(at int, e l2Entry, run hostRun) error {
-			for i := range run.n {
-				if v, err := d.refcount(run.start + i); err != nil || v == d.geo.maxRefcount() {
-					return errors.Join(err, block.Errorf(block.ErrNoSpace, "refcount of cluster %#x is at its limit of %d", (run.start+i)<<d.geo.clusterBits, v))
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		if err := d.mayShareTable(data, table); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// mayShareTable is mayShare for one L2 table.
+func (d *disk) mayShareTable(data []byte, table hostOff) error {
+	if err := d.mayCount(int64(table) >> d.geo.clusterBits); err != nil {
+		return err
+	}
+	return d.eachPlaced(data, func(at int, e l2Entry, run hostRun) error {
+		for i := range run.n {
+			if err := d.mayCount(run.start + i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// mayCount refuses to count a cluster that is in use once more, if that can't be.
+func (d *disk) mayCount(cluster int64) error {
+	if cluster>>d.geo.refBits >= maxReftableBytes/8 {
+		return block.Corruptf("cluster at %#x lies where no refcount can be (%w)", cluster<<d.geo.clusterBits, syscall.EFBIG)
+	}
+	switch v, err := d.refcount(cluster); {
+	case err != nil:
+		return err
+	case v == 0:
+		return block.Corruptf("cluster at %#x is in use, and its refcount is 0", cluster<<d.geo.clusterBits)
+	case v == d.geo.maxRefcount():
+		return block.Errorf(block.ErrNoSpace, "refcount of cluster %#x is at its limit of %d", cluster<<d.geo.clusterBits, v)
 	}
 	return nil
 }
@@ -102,7 +121,7 @@ func (c *swap) share(l1 []uint64, links int) ([]uint64, error) {
 		if !copied {
 			out[i], err = uint64(table), c.addRef(int64(table)>>c.d.geo.clusterBits)
 		} else {
-			out[i], err = c.writeCopy(data, links)
+			out[i], err = c.writeCopy(i, data, links)
 		}
 		if err == nil {
 			err = c.relieve()
@@ -112,6 +131,16 @@ func (c *swap) share(l1 []uint64, links int) ([]uint64, error) {
 		}
 	}
 	return out, nil
+}
+
+// anyCopied reports whether share would have to clear flags in an L2 table.
+func (d *disk) anyCopied(data []byte) (bool, error) {
+	found := false
+	err := d.eachPlaced(data, func(at int, e l2Entry, run hostRun) error {
+		found = found || e.copied()
+		return nil
+	})
+	return found, err
 }
 
 // shareTable reads an L2 table, counts what it leads to once more and clears the
@@ -137,23 +166,19 @@ func (c *swap) shareTable(data []byte, table hostOff) (copied bool, err error) {
 
 // addRef counts a cluster that is in use once more.
 func (c *swap) addRef(cluster int64) error {
-	if cluster>>c.d.geo.refBits >= maxReftableBytes/8 {
-		return block.Corruptf("cluster at %#x lies where no refcount can be (%w)", cluster<<c.d.geo.clusterBits, syscall.EFBIG)
-	}
-	v, err := c.d.refcount(cluster)
-	if err == nil && v == 0 {
-		err = block.Corruptf("cluster at %#x is in use, and its refcount is 0", cluster<<c.d.geo.clusterBits)
-	}
-	if err != nil {
+	if err := c.d.mayCount(cluster); err != nil {
 		return err
 	}
 	return c.d.addRef(cluster, 1)
 }
 
-// writeCopy writes an L2 table to a cluster that was set aside, and returns the
-// L1 entry for it when links L1 tables name it.
-func (c *swap) writeCopy(data []byte, links int) (uint64, error) {
-	off := c.single()
+// writeCopy writes the L2 table of L1 entry i to its place, and returns the entry for
+// it when links L1 tables name it.
+func (c *swap) writeCopy(i int, data []byte, links int) (uint64, error) {
+	off, err := c.placeL2(i)
+	if err != nil {
+		return 0, err
+	}
 	if _, err := c.d.file.WriteAt(data, int64(off)); err != nil {
 		return 0, err
 	}
@@ -170,10 +195,9 @@ func (c *swap) writeCopy(data []byte, links int) (uint64, error) {
 }
 
 // dropTree counts all that an L1 table leads to down by one. After the last link
-// to that table is gone from the disk, that is. Needs an image that is alone.
+// to that table is gone from the disk, that is. What has become free is counted down
+// with the next flush. Needs an image that is alone.
 func (d *disk) dropTree(l1 []uint64) error {
-	d.because(bySnapshot)
-	defer d.because(byOther)
 	shared, err := d.dropOwn(l1)
 	if err != nil {
 		return err
@@ -183,18 +207,14 @@ func (d *disk) dropTree(l1 []uint64) error {
 		return err
 	}
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	if shared {
-		err = d.dropShared(l1)
-	} else {
-		for _, e := range l1 {
-			d.releaseBytes(hostOff(e&offsetMask), d.geo.clusterSize)
-		}
+		return d.dropShared(l1)
 	}
-	d.mu.Unlock()
-	if err != nil {
-		return err
+	for _, e := range l1 {
+		d.releaseBytes(hostOff(e&offsetMask), d.geo.clusterSize)
 	}
-	return d.quiesce()
+	return nil
 }
 
 // dropOwn releases the clusters that only this tree leads to, and compressed
@@ -261,7 +281,8 @@ func (d *disk) dropShared(l1 []uint64) error {
 			both++
 		}
 	}
-	return d.swap(both, []int64{d.geo.clusters(int64(len(d.l1)) * 8)}, func(c *swap) error {
+	moves := func(at int, data []byte) (bool, error) { return d.mayClaim(l1, at, data) }
+	return d.rewrite(both, nil, moves, func(c *swap) error {
 		active := slices.Clone(d.l1)
 		data := make([]byte, d.geo.clusterSize)
 		for i, e := range l1 {
@@ -270,7 +291,7 @@ func (d *disk) dropShared(l1 []uint64) error {
 			}
 			err := c.dropTable(data, hostOff(e&offsetMask))
 			if err == nil && i < len(active) && active[i]&offsetMask != 0 {
-				active[i], err = c.claimTable(data, active[i])
+				active[i], err = c.claimTable(i, data, active[i])
 			}
 			if err == nil {
 				err = c.relieve()
@@ -279,8 +300,30 @@ func (d *disk) dropShared(l1 []uint64) error {
 				return err
 			}
 		}
-		return c.setL1(c.tables[0], active)
+		return c.setL1(c.home.l1Run, active)
 	})
+}
+
+// mayClaim reports whether claimTable may have to set flags in the active L2 table of
+// L1 entry i, when l1 is dropped, and nothing else leads there.
+func (d *disk) mayClaim(l1 []uint64, i int, data []byte) (bool, error) {
+	if i >= len(l1) || l1[i]&offsetMask == 0 {
+		return false, nil
+	}
+	table := d.l1[i] & offsetMask
+	v, err := d.refcount(int64(table) >> d.geo.clusterBits)
+	if l1[i]&offsetMask == table {
+		v--
+	}
+	if err != nil || v != 1 {
+		return false, err
+	}
+	unclaimed := false
+	err = d.eachPlaced(data, func(at int, e l2Entry, run hostRun) error {
+		unclaimed = unclaimed || !e.compressed() && !e.copied()
+		return nil
+	})
+	return unclaimed, err
 }
 
 // dropTable counts what an L2 table leads to, if it is shared, and the table
@@ -317,9 +360,9 @@ func (c *swap) dropRef(cluster int64) error {
 	return c.d.addRef(cluster, -1)
 }
 
-// claimTable sets the COPIED flags of an active L2 table, in a copy if there are
-// any to be set, and returns the L1 entry for it.
-func (c *swap) claimTable(data []byte, entry uint64) (uint64, error) {
+// claimTable sets the COPIED flags of the i-th active L2 table, which has been moved
+// out if there are any to be set, and returns the L1 entry for it.
+func (c *swap) claimTable(i int, data []byte, entry uint64) (uint64, error) {
 	d, table := c.d, hostOff(entry&offsetMask)
 	if err := d.readTree(data, table); err != nil {
 		return 0, err
@@ -339,9 +382,9 @@ func (c *swap) claimTable(data []byte, entry uint64) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if changed {
+	if changed || c.movedOut(i) {
 		c.lose(table, d.geo.clusterSize)
-		return c.writeCopy(data, 1)
+		return c.writeCopy(i, data, 1)
 	}
 	v, err := d.refcount(int64(table) >> d.geo.clusterBits)
 	return withFlag(uint64(table), v == 1), err

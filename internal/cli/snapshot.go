@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"github.com/diskimg/diskimg"
@@ -66,7 +67,11 @@ func (c *snapshotCommand) run(sh *shell, args []string) error {
 	if c.action == 'a' && sh.emulate && !c.input.imageOpts {
 		sh.warnGuessed(args[0], img) // it opens a raw image once more
 	}
-	return errors.Join(c.act(sh, img), img.Close())
+	err = c.act(sh, img)
+	if closed := img.Close(); err == nil || !errors.Is(closed, block.ErrBroken) {
+		err = errors.Join(err, closed) // that an image is broken is said once
+	}
+	return err
 }
 
 func (c *snapshotCommand) act(sh *shell, img *diskimg.Image) error {
@@ -178,10 +183,25 @@ func (c *snapshotCommand) delete(sh *shell, maker block.Snapshotter, list []bloc
 	if maker != nil {
 		err = maker.DeleteSnapshot(id)
 	}
-	if err != nil {
-		return c.failed("delete", err)
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return nil
+	case sh.emulate && errors.As(err, &errno) && errors.Is(err, block.ErrBroken) && isGone(id, maker):
+		fmt.Fprintf(sh.err, "qcow2_free_clusters failed: %s\n", sentence.Of(errno))
+		return failf("Could not delete snapshot '%s': Failed to free the cluster and L1 table: %s", c.name, sentence.Of(errno))
 	}
-	return nil
+	return c.failed("delete", err)
+}
+
+// isGone reports whether there is no such snapshot any more.
+func isGone(id string, maker block.Snapshotter) bool {
+	lister, ok := maker.(block.SnapshotLister)
+	if !ok {
+		return false
+	}
+	list, err := lister.Snapshots()
+	return err == nil && !slices.ContainsFunc(list, func(s block.Snapshot) bool { return s.ID == id })
 }
 
 // firstOf returns the id of the snapshot that qemu-img takes: the one with that
