@@ -43,6 +43,8 @@ func (c *amendCommand) run(sh *shell, args []string) error {
 	if c.list.text == "" {
 		return usageError("Must specify options (-o)")
 	}
+	p := sh.progress(c.shown && !c.quiet)
+	defer p.end()
 	if c.format != "" && c.list.wantsHelp() {
 		f, err := diskimg.FindFormat(c.format)
 		if err != nil {
@@ -66,14 +68,14 @@ func (c *amendCommand) run(sh *shell, args []string) error {
 	if c.format == "" && !c.imageOpts {
 		sh.warnGuessed(args[0], img)
 	}
-	err = c.amend(sh, img)
+	err = c.amend(sh, p, img)
 	if closed := img.Close(); err == nil {
 		err = closed
 	}
 	return err
 }
 
-func (c *amendCommand) amend(sh *shell, img *diskimg.Image) error {
+func (c *amendCommand) amend(sh *shell, p *progress, img *diskimg.Image) error {
 	f, err := diskimg.FindFormat(img.Format())
 	if err != nil {
 		return err
@@ -90,8 +92,7 @@ func (c *amendCommand) amend(sh *shell, img *diskimg.Image) error {
 			return err
 		}
 	}
-	p := sh.progress(c.shown && !c.quiet)
-	defer p.end()
+	p.begin()
 	defer p.finish(nil)
 	err = f.Amend(img, s, diskimg.AmendControl{
 		Shrink: c.shrink || sh.emulate, Force: c.force, Secret: c.objects.copyOf, Progress: p.update,

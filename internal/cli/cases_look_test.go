@@ -89,7 +89,7 @@ func TestRepair(t *testing.T) {
 
 var compareLines = []string{
 	"compare", "compare a", "compare a b c", "compare --foo", "compare missing q", "compare q missing", "compare q same", "compare q q2", "compare -s q q2", "compare -s q same",
-	"compare q q3", "compare q3 q", "compare -s q q3", "compare -q q q3", "compare -q q q2", "compare -p q q2", "compare -p q q3", "compare -p -q q q2",
+	"compare q q3", "compare q3 q", "compare -s q q3", "compare -q q q3", "compare -q q q2", "compare -p q q2", "compare -p q missing", "compare -p -T foo q same", "compare -p q q3", "compare -p -q q q2",
 	"compare q longer", "compare longer q", "compare -s q longer", "compare -q -s q longer", "compare q longer2", "compare longer2 q", "compare -q q longer", "compare -p longer q",
 	"compare q old", "compare -s q old", "compare q compressed", "compare -s q compressed", "compare zstd compressed", "compare q raw", "compare raw raw", "compare q dir", "compare q orphan", "compare orphan q",
 	"compare -f raw q q", "compare -F raw q q", "compare -f raw -F raw q same", "compare -f foo q q", "compare -F foo q q", "compare -T foo q q", "compare -T none q same", "compare -U q same",

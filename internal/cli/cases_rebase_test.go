@@ -3,7 +3,7 @@ package cli
 import "testing"
 
 var rebaseLines = []string{
-	"rebase", "rebase over", "rebase --foo", "rebase -b raw over", "rebase -b raw -F raw over", "rebase -b q over", "rebase -b q -F qcow2 over", "rebase -b q -F raw over", "rebase -b missing -F qcow2 over",
+	"rebase", "rebase over", "rebase --foo", "rebase -b raw over", "rebase -b raw -F raw over", "rebase -b q over", "rebase -b q -F qcow2 over", "rebase -b q -F raw over", "rebase -b missing -F qcow2 over", "rebase -p -b missing -F qcow2 over", "rebase -p -t foo -b q over", "rebase -p -b q raw", "rebase -p -b q -F qcow2 -f raw raw", "rebase -p -f raw -b q raw",
 	"rebase -u -b missing -F qcow2 over", "rebase -u -b missing over", "rebase -u over", "rebase --force -b q -F qcow2 over", "rebase --format qcow2 -b q over", "rebase -F raw over", "rebase -u -F raw over", "rebase -b X over", "rebase -b q -F foo over", "rebase -u -b q -F foo over",
 	"rebase -b q -F qcow2 raw", "rebase -u -b q -F qcow2 raw", "rebase -f raw -b q -F qcow2 over", "rebase -b over2 -F qcow2 over", "rebase -b over -F qcow2 over", "rebase -p -b q -F qcow2 over", "rebase -p -u -b q -F qcow2 over", "rebase -p -q -b q -F qcow2 over",
 	"rebase -t foo -b q over", "rebase -T foo -b q over", "rebase -t unsafe -T none -b q -F qcow2 over", "rebase -b q -F qcow2 q2", "rebase -b raw -F raw q", "rebase -b raw -F raw q3", "rebase -b raw -F raw old", "rebase -b over -F qcow2 ext", "rebase -b over2 -F qcow2 datafile", "rebase -b raw -F raw compressed", "rebase -b q2 -F qcow2 q", "rebase -b raw -F raw orphan", "rebase -u -b raw -F raw orphan", "rebase -b raw -F raw aes", "rebase -b q -F qcow2 over over2", "rebase -U -b q -F qcow2 over",

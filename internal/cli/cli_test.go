@@ -434,16 +434,30 @@ func TestConvertOverDeeperImage(t *testing.T) {
 		qemu.IO(t, at(name), "qcow2", fmt.Sprintf("write -P %d %dk 128k", i+1, 64*i))
 		below = at(name)
 	}
-	for _, name := range []string{"base", "middle", "upper"} {
-		r := runUnder(t.Context(), "diskimg", "convert", "-O", "qcow2", "-B", at(name), "-F", "qcow2", at("top"), at("out"))
-		if r.code != 0 {
+	over := func(name string, args ...string) (clusters int64) {
+		args = append([]string{"diskimg", "convert", "-O", "qcow2", "-B", at(name), "-F", "qcow2", at("top"), at("out")}, args...)
+		if r := runUnder(t.Context(), args...); r.code != 0 {
 			t.Fatalf("%+v", r)
 		}
 		qemu.Img(t, "compare", at("top"), at("out"))
 		info, err := os.Stat(at("out"))
-		if want := map[string]int64{"base": 4, "middle": 3, "upper": 2}[name]; err != nil || info.Size() != (5+want)<<16 {
-			t.Errorf("over %s: %d bytes, want 5 clusters of tables and %d of data", name, info.Size(), want)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return info.Size()>>16 - 5 // of tables
+	}
+	for name, want := range map[string]int64{"base": 4, "middle": 3, "upper": 2} {
+		if got := over(name); got != want {
+			t.Errorf("over %s: %d clusters of data, want %d", name, got, want)
+		}
+		qemu.Img(t, "create", "-q", "-f", "qcow2", "-b", at(name), "-F", "qcow2", at("out"))
+		if got := over(name, "-n"); got != want {
+			t.Errorf("into an empty image over %s: %d clusters of data, want %d", name, got, want)
+		}
+	}
+	qemu.IO(t, at("out"), "qcow2", "write -P 7 0 1M")
+	if got := over("base", "-n"); got != 16 {
+		t.Errorf("into an image that has all clusters: %d of data", got)
 	}
 }
 

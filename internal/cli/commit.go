@@ -124,7 +124,9 @@ func (c *commitCommand) findBase(sh *shell, name string) (depth int, err error) 
 	}
 	defer img.Close()
 	if depth = depthOf(img, *c.base); depth == 0 {
-		sh.progress(c.progress && !c.quiet).end()
+		p := sh.progress(c.progress && !c.quiet)
+		p.begin()
+		p.end()
 		return 0, failf("Did not find '%s' in the backing chain of '%s'", *c.base, name)
 	}
 	return depth, nil
@@ -164,11 +166,12 @@ func isFile(a, b string) bool {
 }
 
 func (c *commitCommand) commit(sh *shell, name string, img *diskimg.Image, o job.CommitOptions) error {
+	p := sh.progress(c.progress && !c.quiet)
+	defer p.end()
+	p.begin()
 	if img.Backing() == nil {
 		return failf("Image does not have a backing file")
 	}
-	p := sh.progress(c.progress && !c.quiet)
-	defer p.end()
 	o.Progress = p.update
 	err := job.Commit(sh.ctx, img, &o)
 	p.finish(err)

@@ -51,6 +51,8 @@ func (c *compareCommand) run(sh *shell, args []string) error {
 	if len(args) != 2 {
 		return usageError("Expecting two image file names")
 	}
+	p := sh.progress(c.progress && !c.quiet)
+	defer p.end()
 	if err := c.input.check(); err != nil {
 		return exit{exitCompareOpen, err}
 	}
@@ -70,12 +72,11 @@ func (c *compareCommand) run(sh *shell, args []string) error {
 		return exit{exitCompareOpen, err}
 	}
 	defer b.Close()
-	return c.compare(sh, a, b)
+	return c.compare(sh, p, a, b)
 }
 
-func (c *compareCommand) compare(sh *shell, a, b *diskimg.Image) error {
-	p := sh.progress(c.progress && !c.quiet)
-	defer p.end()
+func (c *compareCommand) compare(sh *shell, p *progress, a, b *diskimg.Image) error {
+	p.begin()
 	r, err := job.Compare(sh.ctx, a, b, &job.CompareOptions{Strict: c.strict, Progress: p.update})
 	if err != nil || p.bar {
 		p.finish(err)

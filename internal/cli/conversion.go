@@ -22,6 +22,7 @@ type conversion struct {
 	*convertCommand
 	sh      *shell
 	o       *job.ConvertOptions
+	p       *progress
 	name    string // of the output
 	opened  []*diskimg.Image
 	sources []*diskimg.Image // the same, or a snapshot in one
@@ -160,6 +161,9 @@ func (v *conversion) intoExisting() error {
 		return errZeroAbove
 	}
 	v.o.TargetIsZero = v.targetIsZero
+	if v.backing != nil && v.isEmpty(img) {
+		v.o.BackingDepth = v.depthOf(img.Backing())
+	}
 	err = v.copy(img)
 	if closed := img.Close(); err == nil && closed != nil {
 		err = writeError(closed)
@@ -180,7 +184,9 @@ func (v *conversion) intoNew() error {
 	defer out.Discard()
 	v.o.TargetIsZero = out.ReadsZero()
 	if v.backing != nil || out.Image.Backing() != nil {
-		v.o.BackingDepth = v.depthOf(out.Image.Backing())
+		// One that is not there is taken, as by qemu-img, to hold what the image
+		// below the source holds.
+		v.o.BackingDepth = max(1, v.depthOf(out.Image.Backing()))
 	}
 	if err := v.copy(out.Image); err != nil {
 		return err
@@ -191,16 +197,25 @@ func (v *conversion) intoNew() error {
 	return nil
 }
 
+// isEmpty reports whether all that an overlay shows lies below it.
+func (v *conversion) isEmpty(img *diskimg.Image) bool {
+	for e, err := range job.Map(v.sh.ctx, img, 0, img.Size()) {
+		if err != nil || e.Depth == 0 && e.Present {
+			return false
+		}
+	}
+	return true
+}
+
 // depthOf returns how deep in the chain of the source the image below the output
-// lies. One that is not there is taken, as by qemu-img, to hold what the image
-// below the source holds.
+// lies, 0 if it does not.
 func (v *conversion) depthOf(below *diskimg.Image) int {
 	if below == nil {
-		return 1
+		return 0
 	}
 	info, err := os.Stat(below.Path())
 	if err != nil {
-		return 1
+		return 0
 	}
 	depth := 0
 	for img := v.sources[0]; img != nil; img = img.Backing() {
@@ -209,7 +224,7 @@ func (v *conversion) depthOf(below *diskimg.Image) int {
 		}
 		depth++
 	}
-	return 1
+	return 0
 }
 
 // plan checks all that can be known to be wrong with the output.
@@ -278,14 +293,12 @@ func (sh *shell) refuseInput(t diskimg.Target, failed func(error) error) error {
 
 // copy does the work.
 func (v *conversion) copy(img *diskimg.Image) error {
-	p := v.sh.progress(v.showProgress && !v.quiet)
-	defer p.end()
-	v.o.Progress = p.update
+	v.o.Progress = v.p.update
 	if err := v.mayHaveBitmaps(img); err != nil {
 		return err
 	}
 	err := job.Convert(v.sh.ctx, img, v.sources, v.o)
-	p.finish(err)
+	v.p.finish(err)
 	if err != nil {
 		return copyError(err)
 	}

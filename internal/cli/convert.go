@@ -85,7 +85,10 @@ func (c *convertCommand) run(sh *shell, args []string) error {
 	if err := c.check(sh, args); err != nil {
 		return err
 	}
-	v := &conversion{convertCommand: c, sh: sh, o: o, name: args[len(args)-1]}
+	p := sh.progress(c.showProgress && !c.quiet)
+	defer p.end()
+	p.begin()
+	v := &conversion{convertCommand: c, sh: sh, o: o, p: p, name: args[len(args)-1]}
 	defer v.close()
 	if err := v.openSources(args[:len(args)-1]); err != nil {
 		return err
@@ -161,7 +164,7 @@ func (v *conversion) checkTarget() (*diskimg.Format, error) {
 		return nil, err
 	case len(v.sources) > 1 && v.backing != nil:
 		return nil, failf("Having a backing file for the target makes no sense when concatenating multiple input images")
-	case v.backing != nil && !slices.ContainsFunc(f.Options, func(o diskimg.Option) bool { return o.Name == "backing_file" }):
+	case v.backing != nil && !v.keep && !slices.ContainsFunc(f.Options, func(o diskimg.Option) bool { return o.Name == "backing_file" }):
 		return nil, failf("Backing file not supported for file format '%s'", f.Name)
 	case (v.backing != nil || v.hasOption("backing_file")) && v.backingFormat == nil && !v.keep && !v.hasOption("backing_fmt"):
 		return nil, failf("Use of backing file requires explicit backing format")

@@ -36,7 +36,7 @@ type progress struct {
 	signals     chan os.Signal
 }
 
-// progress begins to follow a job; end must be called.
+// progress gets ready to follow a job; end must be called.
 func (sh *shell) progress(wanted bool) *progress {
 	p := &progress{out: sh.out, errs: sh.err, flush: sh.flush, start: time.Now(), shown: -1, signals: make(chan os.Signal, 1)}
 	switch {
@@ -49,8 +49,14 @@ func (sh *shell) progress(wanted bool) *progress {
 		signal.Notify(p.signals, progressSignals...)
 	}
 	go p.answerSignals()
-	p.update(0, 1)
 	return p
+}
+
+// begin shows that nothing has been done yet.
+func (p *progress) begin() {
+	if !p.bar {
+		p.update(0, 1)
+	}
 }
 
 func (p *progress) answerSignals() {

@@ -47,7 +47,16 @@ func (c *rebaseCommand) options() []option {
 }
 
 func (c *rebaseCommand) run(sh *shell, args []string) error {
-	if err := c.check(args); err != nil {
+	switch {
+	case len(args) != 1:
+		return usageError("Expecting one image file name")
+	case c.backing == nil && !c.unsafe:
+		return usageError("Must specify backing file (-b) or use unsafe mode (-u)")
+	}
+	p := sh.progress(c.progress && !c.quiet)
+	defer p.end()
+	p.begin()
+	if err := c.check(); err != nil {
 		return err
 	}
 	share := c.share
@@ -60,19 +69,15 @@ func (c *rebaseCommand) run(sh *shell, args []string) error {
 		sh.warnGuessed(args[0], img)
 	}
 	c.share = share
-	err = c.rebase(sh, img)
+	err = c.rebase(sh, p, img)
 	if closed := img.Close(); err == nil {
 		err = closed
 	}
 	return err
 }
 
-func (c *rebaseCommand) check(args []string) error {
+func (c *rebaseCommand) check() error {
 	switch {
-	case len(args) != 1:
-		return usageError("Expecting one image file name")
-	case c.backing == nil && !c.unsafe:
-		return usageError("Must specify backing file (-b) or use unsafe mode (-u)")
 	case !c.cache.valid():
 		return failf("Invalid cache option: %s", c.cache)
 	case !c.sourceCache.valid():
@@ -82,7 +87,7 @@ func (c *rebaseCommand) check(args []string) error {
 }
 
 // rebase opens the new image below and does the work.
-func (c *rebaseCommand) rebase(sh *shell, img *diskimg.Image) error {
+func (c *rebaseCommand) rebase(sh *shell, p *progress, img *diskimg.Image) error {
 	o := job.RebaseOptions{Unsafe: c.unsafe, Same: sameImage, ZerosAsData: sh.emulate}
 	if c.backing != nil && *c.backing != "" {
 		o.Name = *c.backing
@@ -99,14 +104,13 @@ func (c *rebaseCommand) rebase(sh *shell, img *diskimg.Image) error {
 		}
 		defer backing.Close()
 	}
-	if _, ok := block.As[block.BackingChanger](img); !ok {
-		return failf("Could not change the backing file to '%s': Operation not supported", o.Name)
-	}
 	if o.Name != "" && o.Format == "" {
 		return failf("Could not change the backing file to '%s': backing format must be specified", o.Name)
 	}
-	p := sh.progress(c.progress && !c.quiet)
-	defer p.end()
+	if _, ok := block.As[block.BackingChanger](img); !ok {
+		p.finish(nil)
+		return failf("Could not change the backing file to '%s': Operation not supported", o.Name)
+	}
 	o.Progress = p.update
 	err := job.Rebase(sh.ctx, img, backing, &o)
 	p.finish(err)
