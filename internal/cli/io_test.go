@@ -50,6 +50,7 @@ var ioSessions = []ioSessionCase{
 	{"write and read", nil, "write 0 64k\nread -P 0xcd 0 64k\nread -P 1 0 64k\nread -v 0 20\nread -v 65530 32\nwrite -P 0x41 3 2\nread -v 0 16", false},
 	{"beyond the end", nil, "read 0 2M\nwrite 1M 512\nwrite 1048575 1\nwrite 0 0\nread 1M 0\nread 3M 0\nwrite 3M 0\ndiscard 1M 512\nread 9223372036854775807 1", false},
 	{"zeros", nil, "write 0 1M\nwrite -z 0 64k\nwrite -zu 64k 64k\nwrite -zn 128k 64k\nread -P 0 0 192k\nmap\nwrite -u 0 1\nwrite -n 0 1\nwrite -zP 1 0 1\nwrite -zs pattern 0 1\nwrite -bz 0 512", false},
+	{"VM state", nil, "write -b -P 3 0 1k\nread -b -P 3 512 512\nread -b 1 512\nread -b 0 100\nread -b -P 1 -s 600 3 512\nread -b 64k 512\nwrite -b 512 1", false},
 	{"numbers", nil, "write 0x200 0x400\nwrite 1.5k 512\nwrite 1e3 512\nwrite 0 1K\nwrite 0 1b\nwrite 010 1\nwrite +5 1\nwrite a 1\nwrite 0 b\nwrite 0 1z\nwrite 0 9E\nwrite 0 3G\nwrite -z 0 3G\nread 0 3G\nwrite -1 512\nwrite 0 -1\ndiscard 0 3G\nwritev 0 3G\nwritev 0 1G 1500M", false},
 	{"patterns", nil, "write -P 256 0 1k\nwrite -P xx 0 1k\nwrite -P 0x1ff 0 1\nwrite -P -1 0 1\nwrite -P 010 0 4\nread -v 0 4\nwrite -s pattern 0 1k\nread -v 0 20\nwrite -s nofile 0 1k\nwrite -s nothing 0 1k\nwrite -s pattern -P 1 0 1k", false},
 	{"part of a pattern", nil, "read -P 1 -s 10 -l 20 0 1k\nread -s 1 0 1k\nread -l 5 0 1k\nread -P 0 -s 1020 -l 20 0 1k\nread -P 0 -s 2000 0 1k\nread -P 0 -s x 0 1k\nread -P 0 -l x 0 1k\nread -a 0 1k\nread -p 0 1000\nread -P 5 -s 512 0 1k\nread -P 0 -l 100 0 1k", false},

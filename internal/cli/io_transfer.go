@@ -175,6 +175,11 @@ func (s *ioSession) read(words []string) error {
 	if t.checked < 0 || t.skip > t.length-t.checked {
 		return saysf("pattern verification range exceeds end of read data")
 	}
+	if t.vm {
+		if err := t.sectors(); err != nil {
+			return err
+		}
+	}
 	return s.readNow("read", t)
 }
 
@@ -255,14 +260,22 @@ func (s *ioSession) write(words []string) error {
 		return err
 	}
 	if t.vm || t.compressed {
-		switch {
-		case t.off%sector != 0:
-			return saysf("%d is not a sector-aligned value for 'offset'", t.off)
-		case t.length%sector != 0:
-			return saysf("%d is not a sector-aligned value for 'count'", t.length)
+		if err := t.sectors(); err != nil {
+			return err
 		}
 	}
 	return s.writeNow("write", t)
+}
+
+// sectors makes sure that whole sectors are asked for.
+func (t *transfer) sectors() error {
+	switch {
+	case t.off%sector != 0:
+		return saysf("%d is not a sector-aligned value for 'offset'", t.off)
+	case t.length%sector != 0:
+		return saysf("%d is not a sector-aligned value for 'count'", t.length)
+	}
+	return nil
 }
 
 // checkWrite finds options that don't go together.
