@@ -36,16 +36,16 @@ func TestHostileMemory(t *testing.T) {
 	}{
 		{"clusters of 64 MiB, tables of 16", tables(1<<26, 16), block.ErrUnsupported, block.ErrUnsupported, 0},
 		{"clusters of 64 MiB, tables of 1", tables(1<<26, 1), block.ErrUnsupported, block.ErrUnsupported, 0},
-		{"tables of 16 MiB that are not there", tables(1<<20, 16), nil, block.ErrCorrupt, 0},
+		{"tables of 16 MiB that are not there", tables(1<<20, 16), block.ErrCorrupt, block.ErrCorrupt, 0},
 		{"tables of 16 MiB that are one hole", fields(tables(1<<20, 16), field(40, le64(1<<20)), field(1<<30, []byte{1})), nil, nil, 40 << 20},
 		{"a header of 4 GiB", field(12, le32(1<<20)), block.ErrCorrupt, block.ErrCorrupt, 0},
-		{"a header of almost 4 GiB", field(12, le32(1<<20-1)), nil, block.ErrCorrupt, 0},
+		{"a header of almost 4 GiB", field(12, le32(1<<20-1)), block.ErrCorrupt, block.ErrCorrupt, 0},
 		{"a backing name of 4 GiB", backing(64, 1<<32-1), block.ErrCorrupt, block.ErrCorrupt, 0},
 		{"a backing name at 4 GiB", backing(1<<32-1, 1000), block.ErrCorrupt, block.ErrCorrupt, 0},
 		{"a backing name behind the end", fields(field(12, le32(1<<20-1)), backing(1<<31, 1000)), block.ErrCorrupt, block.ErrCorrupt, 0},
 		{"a disk of 2^64 bytes", field(atSize, le64(1<<64-512)), block.ErrCorrupt, block.ErrCorrupt, 0},
-		{"an L1 table at 2^63", field(40, le64(1<<63)), nil, block.ErrCorrupt, 0},
-		{"an L1 table at the end", field(40, le64(1<<63-4096)), nil, block.ErrCorrupt, 0},
+		{"an L1 table at 2^63", field(40, le64(1<<63)), block.ErrCorrupt, block.ErrCorrupt, 0},
+		{"an L1 table at the end", field(40, le64(1<<63-4096)), block.ErrCorrupt, block.ErrCorrupt, 0},
 		{"an L2 table far away", field(4096, le64(1<<62)), nil, nil, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -42,7 +42,7 @@ const (
 var magic = []byte("QED\x00")
 
 // Probe reports whether the first bytes of a file are those of a QED image.
-func Probe(head []byte) bool { return len(head) >= headerSize && bytes.HasPrefix(head, magic) }
+func Probe(head []byte) bool { return bytes.HasPrefix(head, magic) }
 
 // header is the header with the name it points to. Bytes between the header and
 // the first cluster that are not known to us stay in the file as they are.
@@ -199,4 +199,13 @@ func (g *geometry) l2Index(off guestOff) int64 {
 // end: aligned, behind the header, not past the last whole cluster.
 func (g *geometry) inFile(off uint64, n int64, end hostOff) bool {
 	return off&uint64(g.clusterSize-1) == 0 && off >= uint64(g.firstHost) && off < uint64(end) && n <= int64(end)-int64(off)
+}
+
+// tableInFile makes sure that a file that ends at end has all of the L1 table.
+func (h *header) tableInFile(end hostOff) error {
+	g := h.geometry()
+	if !g.inFile(h.l1Offset, g.tableBytes, end) {
+		return block.Corruptf("QED table offset is invalid")
+	}
+	return nil
 }

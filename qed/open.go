@@ -189,8 +189,8 @@ func (d *disk) loadTables() error {
 }
 
 func (d *disk) loadL1() error {
-	if !d.geo.inFile(d.hdr.l1Offset, d.geo.tableBytes, d.fileEnd) {
-		return block.Corruptf("QED table offset is invalid")
+	if err := d.hdr.tableInFile(d.fileEnd); err != nil {
+		return err
 	}
 	b := make([]byte, d.geo.tableBytes)
 	if err := readExact(d.file, "L1 table", b, hostOff(d.hdr.l1Offset)); err != nil {

@@ -28,7 +28,7 @@ func ParseUUID(s string) (UUID, error) {
 
 // Inspect describes the image in f. It reads footers, header and the names of
 // the parent, and opens no other file. The image may be one that Open refuses
-// for its table or parent.
+// for an entry of its table or for its parent; but its table is in the file.
 func Inspect(f block.File) (block.Description, error) {
 	foot, h, size, err := inspect(f)
 	if err != nil {
@@ -55,7 +55,10 @@ func inspect(f block.File) (*footer, *header, int64, error) {
 		return foot, nil, size, err
 	}
 	h, size, err := readHeader(f, foot)
-	return foot, h, size, err
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	return foot, h, size, h.tableInFile(blocks(size, int64(h.blockSize)), s.size)
 }
 
 // Describe implements block.Describer.

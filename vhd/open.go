@@ -330,6 +330,14 @@ func (d *disk) load(s *footers, o *OpenOptions) error {
 	return d.openParent(o)
 }
 
+// tableInFile makes sure that a file of size bytes has n entries of the BAT.
+func (h *header) tableInFile(n, size int64) error {
+	if h.tableOffset > uint64(size) || n*4 > size-int64(h.tableOffset) {
+		return block.Corruptf("Error reading pagetable: %d entries at %#x lie beyond the end of the file (%d bytes)", n, h.tableOffset, size)
+	}
+	return nil
+}
+
 // loadTable reads the part of the BAT that the disk needs.
 func (d *disk) loadTable(o *OpenOptions) error {
 	n := blocks(d.Size(), d.blockSize)
@@ -337,8 +345,8 @@ func (d *disk) loadTable(o *OpenOptions) error {
 	if err != nil {
 		return err
 	}
-	if d.hdr.tableOffset > uint64(size) || n*4 > size-int64(d.hdr.tableOffset) {
-		return block.Corruptf("Error reading pagetable: %d entries at %#x lie beyond the end of the file (%d bytes)", n, d.hdr.tableOffset, size)
+	if err := d.hdr.tableInFile(n, size); err != nil {
+		return err
 	}
 	b := make([]byte, n*4)
 	if err := readTable(d.file, "Error reading pagetable", b, d.hdr.tableOffset); err != nil {

@@ -149,6 +149,8 @@ cp qed qedunknown; printf '\10' | dd of=qedunknown bs=1 seek=16 conv=notrunc sta
 cp qed qedauto; printf '\1' | dd of=qedauto bs=1 seek=32 conv=notrunc status=none
 cp qed qedleaky; truncate -s +128k qedleaky
 cp qed qedcut; truncate -s 1M qedcut
+cp qed qednotable; truncate -s 128k qednotable
+cp qed qednohead; truncate -s 32 qednohead
 cp qed qedbad; printf '\0\0\0\0\0\1\0\0' | dd of=qedbad bs=1 seek=$((0x150000)) conv=notrunc status=none
 cp qed qeddouble; printf '\0\0\5\0\0\0\0\0' | dd of=qeddouble bs=1 seek=$((0x150000)) conv=notrunc status=none
 cp qed qedbadl1; printf '\0\0\0\0\0\1\0\0' | dd of=qedbadl1 bs=1 seek=$((0x10008)) conv=notrunc status=none
