@@ -89,7 +89,7 @@ func Run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 		args = []string{sh.name}
 	}
 	name, args := strings.TrimSuffix(filepath.Base(args[0]), ".exe"), args[1:]
-	if name == sh.name && len(args) > 0 && (args[0] == qemuImg || args[0] == qemuIO) {
+	if name != qemuImg && name != qemuIO && len(args) > 0 && (args[0] == qemuImg || args[0] == qemuIO) {
 		name, args = args[0], args[1:]
 	}
 	run := sh.main
