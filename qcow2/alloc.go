@@ -69,8 +69,9 @@ func (d *disk) take(start, n int64) (hostRun, error) {
 }
 
 // freeFrom returns how many clusters from start on are free, up to n, as far as
-// there are refcount blocks.
+// there are refcount blocks and offsets.
 func (d *disk) freeFrom(start, n int64) (k int64, err error) {
+	n = min(n, int64(maxHostOffset)>>d.geo.clusterBits-start)
 	for k < n && d.hasRefblock((start+k)>>d.geo.refBits) {
 		v, err := d.refcount(start + k)
 		if err != nil || v != 0 {

@@ -22,6 +22,7 @@ type widening struct {
 	first    int64          // the cluster of the new refcount table
 	table    []uint64       // the new refcount table
 	clusters int64          // that it takes up
+	end      int64          // the cluster behind the new structures
 	last     int64          // the last cluster that has a refcount
 }
 
@@ -116,7 +117,7 @@ func (g *geometry) sizeRefcounts(used map[int64]bool, first int64) (tableCluster
 	}
 }
 
-// write writes the new structures.
+// write writes the new structures: the table, and behind it the blocks.
 func (w *widening) write() error {
 	g, blocks := &w.geo, slices.Sorted(maps.Keys(w.used))
 	w.table = make([]uint64, w.clusters<<g.clusterBits/8)
@@ -124,44 +125,48 @@ func (w *widening) write() error {
 	for i, b := range blocks {
 		w.table[b] = uint64((next + int64(i)) << g.clusterBits)
 	}
-	end := next + int64(len(blocks))
-	if end<<g.clusterBits >= maxHostOffset {
+	w.end = next + int64(len(blocks))
+	if w.end<<g.clusterBits >= maxHostOffset {
 		return block.Errorf(block.ErrNoSpace, "refcount structures would lie beyond offset %#x", int64(maxHostOffset))
 	}
 	// Before anything is there that would not read as zero, the space counts as
 	// written: it stays free if this fails.
-	w.d.extend(end)
-	data, at := make([]byte, g.clusterSize), -1
-	flush := func() error {
-		if at < 0 {
-			return nil
-		}
-		lo := blocks[at] << g.refBits
-		for c := max(lo, w.first); c < min(lo+1<<g.refBits, end); c++ {
-			setRef(data, c-lo, g.refOrder, 1)
-		}
-		_, err := w.d.file.WriteAt(data, int64(w.table[blocks[at]]))
-		clear(data)
+	w.d.extend(w.end)
+	if err := w.writeBlocks(blocks); err != nil {
 		return err
 	}
+	_, err := w.d.file.WriteAt(encodeTable(w.table), w.first<<g.clusterBits)
+	return err
+}
+
+// writeBlocks writes the new refcount blocks, whose indexes are sorted.
+func (w *widening) writeBlocks(blocks []int64) error {
+	g, data := &w.geo, make([]byte, w.geo.clusterSize)
 	// Counts come in the order of their clusters.
 	err := w.eachCount(func(c int64, n uint64) error {
-		for at < 0 || blocks[at] != c>>g.refBits {
-			if err := flush(); err != nil {
+		for ; blocks[0] != c>>g.refBits; blocks = blocks[1:] {
+			if err := w.writeBlock(blocks[0], data); err != nil {
 				return err
 			}
-			at++
 		}
 		setRef(data, c&(1<<g.refBits-1), g.refOrder, n)
 		return nil
 	})
-	for ; err == nil && at < len(blocks); at++ {
-		err = flush()
+	for ; err == nil && len(blocks) > 0; blocks = blocks[1:] {
+		err = w.writeBlock(blocks[0], data)
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// writeBlock writes the new refcount block i with the counts in data, to which it
+// adds those of the new structures, and clears data.
+func (w *widening) writeBlock(i int64, data []byte) error {
+	g, lo := &w.geo, i<<w.geo.refBits
+	for c := max(lo, w.first); c < min(lo+1<<g.refBits, w.end); c++ {
+		setRef(data, c-lo, g.refOrder, 1)
 	}
-	_, err = w.d.file.WriteAt(encodeTable(w.table), w.first<<g.clusterBits)
+	_, err := w.d.file.WriteAt(data, int64(w.table[i]))
+	clear(data)
 	return err
 }
 
