@@ -62,6 +62,8 @@ type OpenOptions struct {
 	// IgnoreDiscards has what is discarded stay as it is, and what is written
 	// over keep its space in the file. A target that says something else counts.
 	IgnoreDiscards bool
+	// ThrottleGroup finds the limits that a target names; nil knows none.
+	ThrottleGroup func(name string) (*ThrottleGroup, error)
 	// Formats to know of; nil is the package's table.
 	Formats []Format
 }
@@ -94,7 +96,7 @@ func (t Target) Open(o *OpenOptions) (*Image, error) {
 	if p.Policy == nil {
 		p.Policy = Strict{}
 	}
-	c := &chain{formats: p.Formats, share: p.ForceShare, writable: p.WritableBase, noSync: p.NoSync, passphrase: p.Passphrase, noIO: p.NoIO}
+	c := &chain{formats: p.Formats, share: p.ForceShare, writable: p.WritableBase, noSync: p.NoSync, passphrase: p.Passphrase, noIO: p.NoIO, throttle: p.ThrottleGroup}
 	if c.formats == nil {
 		c.formats = Formats
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/sentence"
+	"github.com/diskimg/diskimg/internal/throttle"
 	"github.com/diskimg/diskimg/storage"
 	"github.com/diskimg/diskimg/storage/blkdebug"
 )
@@ -21,6 +22,21 @@ import (
 // Faults are rules by which the file of an image fails; see package
 // storage/blkdebug.
 type Faults = blkdebug.Rules
+
+// ThrottleGroup is limits of how much is read and written in a second, which
+// several images can share.
+type ThrottleGroup = throttle.Group
+
+// ThrottleLimits are those of a group.
+type ThrottleLimits = throttle.Limits
+
+// NewThrottleGroup returns a group with these limits.
+func NewThrottleGroup(l ThrottleLimits) (*ThrottleGroup, error) {
+	if err := l.Check(); err != nil {
+		return nil, err
+	}
+	return throttle.New(l), nil
+}
 
 // Null is a disk without a file: what is written to it is gone.
 type Null struct {
@@ -53,7 +69,22 @@ func (c *chain) source(t Target, open opener, o *OpenOptions) (source, error) {
 	if t.Faults != nil {
 		s.file = t.Faults.Wrap(s.file)
 	}
+	for _, name := range t.Throttle {
+		group, err := c.throttleGroup(name)
+		if err != nil {
+			s.file.Close()
+			return s, err
+		}
+		s.file = group.Wrap(s.file)
+	}
 	return s, nil
+}
+
+func (c *chain) throttleGroup(name string) (*ThrottleGroup, error) {
+	if c.throttle == nil {
+		return nil, block.Invalidf("Throttle group '%s' does not exist", name)
+	}
+	return c.throttle(name)
 }
 
 // dataSource opens a file that holds data of an image besides its own, and locks
@@ -98,9 +129,9 @@ func (c *chain) imageAsFile(t Target, o *OpenOptions) (source, error) {
 		return source{}, err
 	}
 	if !t.Compress {
-		return source{file: &imageFile{img, file}}, nil
+		return source{file: &imageFile{img, file, t.File.Name()}}, nil
 	}
-	f, err := compressing(imageFile{img, file})
+	f, err := compressing(imageFile{img, file, ""})
 	if err != nil {
 		img.Close()
 		return source{}, err
@@ -155,7 +186,11 @@ func (f *nullFile) Close() error                                   { return nil 
 type imageFile struct {
 	*Image
 	file block.File // of the image
+	name string
 }
+
+// Name returns the name of the image in QEMU's syntax.
+func (f *imageFile) Name() string { return f.name }
 
 // AllocatedSize implements block.AllocatedSizer.
 func (f *imageFile) AllocatedSize() (int64, error) {
@@ -215,14 +250,27 @@ func (f *imageFile) PunchHole(off, n int64) error {
 func (f *imageFile) NextData(off int64) (start, end int64, err error) {
 	size := f.Image.Size()
 	for e, err := range f.Extents(off, size-off) {
-		switch {
-		case err != nil:
-			return 0, 0, err
-		case e.Kind != block.Zero:
-			return e.Start, e.End(), nil
+		if err == nil && e.Kind != block.Zero {
+			start, end, err = dataIn(e)
+		}
+		if err != nil || end > 0 {
+			return start, end, err
 		}
 	}
 	return size, size, nil
+}
+
+// dataIn returns the first data of an extent that is not all zeros, or an end of
+// 0 if its file has a hole there.
+func dataIn(e block.Extent) (start, end int64, err error) {
+	if e.Kind != block.Data || !e.MayBeZero || !e.HasOffset {
+		return e.Start, e.End(), nil
+	}
+	from, to, err := block.NextData(e.File, e.Offset)
+	if from -= e.Offset; err != nil || from >= e.Length {
+		return 0, 0, err
+	}
+	return e.Start + from, e.Start + min(to-e.Offset, e.Length), nil
 }
 
 // compressed is an image in which all that is written is stored compressed, in

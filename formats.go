@@ -96,19 +96,37 @@ func findFormat(formats []Format, name string) (*Format, error) {
 	case slices.Contains(foreignFormats, name):
 		return nil, block.Unsupportedf("Format '%s' is not supported", name)
 	}
+	if slices.Contains(foreignDrivers, name) || slices.Contains(foreignProtocols, name) {
+		return nil, block.Unsupportedf("Driver '%s' is not supported", name)
+	}
 	return nil, block.Unsupportedf("Unknown driver '%s'", name)
 }
+
+// foreignDrivers are those that QEMU knows besides and this module does not.
+var foreignDrivers = []string{"blkreplay", "copy-before-write", "host_cdrom", "replication", "snapshot-access", "vvfat"}
 
 // FindCreator is FindFormat for a format in which images can be made.
 func FindCreator(name string) (*Format, error) {
 	f, err := FindFormat(name)
 	switch {
+	case name == "file":
+		return fileFormat(), nil
 	case err == nil && f.Create != nil:
 		return f, nil
 	case err == nil || slices.Contains(foreignFormats, name):
 		return nil, block.Unsupportedf("Format driver '%s' does not support image creation", name)
 	}
 	return nil, block.Unsupportedf("Unknown file format '%s'", name)
+}
+
+// fileFormat returns the row of files, which are as raw images are.
+func fileFormat() *Format {
+	f := rawFormat
+	f.Name, f.Options = "file", slices.Clone(f.Options)
+	for i := range f.Options {
+		f.Options[i].File = false
+	}
+	return &f
 }
 
 // KnownFormat reports whether there is a format with that name, be it one that

@@ -30,6 +30,8 @@ type InspectOptions struct {
 	HeadOnly bool
 	// ForceShare looks at the image although another process writes it.
 	ForceShare bool
+	// ThrottleGroup is that of OpenOptions.
+	ThrottleGroup func(name string) (*ThrottleGroup, error)
 	// Formats to know of; nil is the package's table.
 	Formats []Format
 }
@@ -52,7 +54,7 @@ func (t Target) Inspect(o *InspectOptions) (Info, error) {
 }
 
 func (t Target) inspect(o *InspectOptions) (Info, error) {
-	c := &chain{formats: o.Formats, headsOnly: true}
+	c := &chain{formats: o.Formats, headsOnly: true, throttle: o.ThrottleGroup}
 	if c.formats == nil {
 		c.formats = Formats
 	}
@@ -80,8 +82,11 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	if isProtocol(t.driver) {
-		d.Format = t.driver
+	if t.driver != "" { // which has nothing to say but what the image below has
+		d = block.Description{Format: t.driver, VirtualSize: d.VirtualSize, ClusterSize: d.ClusterSize}
+		if below, ok := f.(*compressed); ok {
+			d.ClusterSize = below.cluster
+		}
 	}
 	if t.Offset != 0 || t.Size != 0 || t.Settings["force_size_calc"] != "" {
 		img, err := format.Open(f, FormatOptions{Path: t.Path, Offset: t.Offset, Size: t.Size, NoBacking: true, Settings: settings})

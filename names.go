@@ -56,6 +56,9 @@ type Target struct {
 	IgnoreDiscards *bool
 	// Compress has all that is written to File stored compressed.
 	Compress bool
+	// Throttle names the limits that reads and writes of the file keep to, see
+	// OpenOptions.ThrottleGroup.
+	Throttle []string
 	// Settings are further options for the format, by QEMU's names: see
 	// Format.Runtime.
 	Settings map[string]string

@@ -105,14 +105,25 @@ func TargetFromOptions(options map[string]string) (Target, error) {
 }
 
 const (
-	copyOnRead = "copy-on-read"
-	compress   = "compress"
+	copyOnRead  = "copy-on-read"
+	compress    = "compress"
+	throttled   = "throttle"
+	preallocate = "preallocate"
 )
+
+// isFilter reports whether a driver changes how another node works.
+func isFilter(driver string) bool {
+	return slices.Contains([]string{copyOnRead, compress, throttled, preallocate}, driver)
+}
 
 // isProtocol reports whether a driver stands for a file and no format.
 func isProtocol(driver string) bool {
 	return slices.Contains([]string{"file", "host_device", "blkdebug", "blkverify", "null-co", "null-aio", quorumName}, driver)
 }
+
+// IsDriver reports whether QEMU has a driver of that name that is no format but
+// a protocol or a filter, and this package has it, too.
+func IsDriver(name string) bool { return isProtocol(name) || isFilter(name) }
 
 // parseNode reads the options of a node. The name is that of a file and goes
 // down the tree to the first node that is one.
@@ -125,7 +136,7 @@ func parseNode(o nodeOptions, name string) (Target, error) {
 		return Target{}, err
 	case isProtocol(driver):
 		return parseProtocol(driver, o, name)
-	case driver == copyOnRead || driver == compress:
+	case isFilter(driver):
 		return parseFilter(driver, o, name)
 	}
 	return parseFormat(driver, o, name)
@@ -345,7 +356,10 @@ func (t *Target) takeEncryption(o nodeOptions) {
 func parseFilter(driver string, o nodeOptions, name string) (Target, error) {
 	called := newTitle(driver, o)
 	file := o.child("file")
+	group, err := o.takeFilter(driver)
 	switch {
+	case err != nil:
+		return Target{}, err
 	case o.given("file") && file != nil:
 		return Target{}, errReferenceAndMore
 	case file == nil && name == "":
@@ -363,6 +377,9 @@ func parseFilter(driver string, o nodeOptions, name string) (Target, error) {
 		t = Target{File: &below, Path: below.Path, Format: rawName, Compress: true}
 	}
 	t.CopyOnRead = driver == copyOnRead
+	if driver == throttled {
+		t.Throttle = append(slices.Clone(t.Throttle), group)
+	}
 	t.driver, t.title = driver, called
 	if err := t.takeCommon(o); err != nil {
 		return t, err
@@ -371,6 +388,30 @@ func parseFilter(driver string, o nodeOptions, name string) (Target, error) {
 		return t, block.Unsupportedf("Block format '%s' does not support the option '%s'", driver, key)
 	}
 	return t, nil
+}
+
+// takeFilter takes what only some filters have, and returns the name of the
+// limits. There is nothing to preallocate for: what is written past the end of a
+// file makes it longer, and no more.
+func (o nodeOptions) takeFilter(driver string) (group string, err error) {
+	switch driver {
+	case throttled:
+		if !o.given("throttle-group") {
+			return "", block.Invalidf("Please specify a throttle group")
+		}
+		group = o.take("throttle-group")
+	case preallocate:
+		align, err := o.size("prealloc-align")
+		if err == nil && align%512 != 0 {
+			err = block.Invalidf("prealloc-align parameter of preallocate filter is not aligned to 512")
+		}
+		if err != nil {
+			return "", err
+		}
+		_, err = o.size("prealloc-size")
+		return "", err
+	}
+	return group, nil
 }
 
 // parseProtocol reads the options of a file.

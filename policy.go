@@ -150,6 +150,7 @@ type chain struct {
 	// next says more of the backing image than its name does; nil for nothing.
 	next      *Target
 	scattered bool // the image has no directory
+	throttle  func(name string) (*ThrottleGroup, error)
 	headsOnly bool // what images refer to stays closed
 }
 

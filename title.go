@@ -25,6 +25,7 @@ var strong = map[string]func(key string) bool{
 	rawName:    keyIn("offset", "size"),
 	"qcow2":    keyIn("encrypt.key-secret"),
 	"luks":     keyIn("key-secret"),
+	throttled:  keyIn("throttle-group"),
 	"vpc":      keyIn("force_size_calc"),
 	"null-co":  keyIn("size", "read-zeroes"),
 	"null-aio": keyIn("size", "read-zeroes"),
@@ -42,7 +43,7 @@ func keyIn(keys ...string) func(string) bool {
 // newTitle begins the title of a node with its driver, which may not be known
 // yet, and its strong options.
 func newTitle(driver string, o nodeOptions) title {
-	t := title{full: map[string]any{}, more: driver == compress || driver == copyOnRead}
+	t := title{full: map[string]any{}, more: isFilter(driver)}
 	if driver != "" {
 		t.full["driver"] = driver
 	}

@@ -3,6 +3,7 @@ package cli
 import "testing"
 
 var createLines = []string{
+	"create a b c", "create o 1M x", "create o foo x",
 	"create", "create --foo", "create -f", "create new", "create -f raw new", "create new 1M", "create -f raw new 1M", "create -f qcow2 new 1M", "create -f qcow2 new", "create -f foo new 1M",
 	"create new 1M 2M", "create -q -f qcow2 new 1M", "create -fqcow2 new 1M", "create new -f qcow2 1M", "create '' 1M", "create -f qcow2 '' 1M", "create -f qcow2 dir 1M", "create -f raw dir 1M",
 	"create -f qcow2 nodir/new 1M", "create -f raw nodir/new 1M", "create -f qcow2 dir/new 1M", "create -f qcow2 / 1M", "create -f qcow2 q 1M", "create -f raw q 1M", "create -f raw raw 512", "create -f qcow2 link 1M",

@@ -90,6 +90,14 @@ var nameLines = []string{
 	`map 'json:{"driver":"","file.filename":"q"}'`, "map --image-opts driver=,file.filename=q", `map 'json:{"driver":"file","filename":3}'`, `map 'json:{"driver":"qcow2","file":3}'`, "map --image-opts driver=qcow2,file.foo=1",
 	"info --image-opts driver=file,filename=q,pr-manager=x", "info --image-opts driver=file,filename=q,aio-max-batch=x", "info --image-opts driver=file,filename=q,x-check-cache-dropped=3",
 	"info --image-opts driver=vpc,file.filename=vhd,force_size_calc=chs", "map --output=json --image-opts driver=vpc,file.filename=vhd,force_size_calc=current_size", "info --image-opts driver=vpc,file.filename=vhd,force_size_calc=x",
+	// filters
+	"info --object throttle-group,id=t --image-opts driver=throttle,throttle-group=t,file.driver=qcow2,file.file.filename=over", "info --image-opts driver=throttle,throttle-group=t,file.filename=q", "info --image-opts driver=throttle,file.filename=q",
+	"map --output=json --object throttle-group,id=t,x-bps-total=10000000 --image-opts driver=qcow2,file.driver=throttle,file.throttle-group=t,file.file.filename=q", "info --object throttle-group,id=t --image-opts driver=throttle,throttle-group=t,x=1,file.filename=q",
+	"convert --object throttle-group,id=t,limits.iops-total=10000 -O qcow2 --image-opts driver=throttle,throttle-group=t,file.driver=qcow2,file.file.filename=q o", "info --object throttle-group,id=t --image-opts driver=throttle,throttle-group=t",
+	"convert -n --object throttle-group,id=t --target-image-opts q driver=throttle,throttle-group=t,file.driver=qcow2,file.file.filename=q2", "resize --object throttle-group,id=t --image-opts driver=throttle,throttle-group=t,file.driver=raw,file.file.filename=raw 5M",
+	"info --image-opts driver=preallocate,prealloc-size=1M,file.filename=raw", "info --image-opts driver=preallocate,prealloc-align=1000,file.filename=raw", "map --image-opts driver=preallocate,file.driver=qcow2,file.file.filename=q", "map --image-opts driver=qcow2,file.driver=preallocate,file.file.filename=raw",
+	"info --image-opts driver=compress,file.driver=qcow2,file.file.filename=over", "info -f preallocate q", "info -f throttle q", "info -f file q", "map -f file raw", "check -f blkdebug q", "info -f blkverify q", "info -f null-co q", "info -f host_device q", "info -f quorum q",
+	"create -f file o 1M", "create -f file -o help", "create -f file -o help o", "create -f file -b q -F qcow2 o", "convert -O file q o",
 	// JSON
 	"info 'json:{'", "info json:}", "info json:foo", `info 'json:{"a" 1}'`, `info 'json:{"a":1 "b":2}'`, "info 'json:{a:1}'", "info 'json:{1:1}'", `info 'json:{"a":[1 2]}'`, `info 'json:{"a":"b'`, `info 'json:{"a":"\x"}'`,
 	`info 'json:{"a":"\u12"}'`, `info 'json:{"a":-}'`, `info 'json:{"a":1!'`, `info 'json:{"a":1,"a":2}'`, `info 'json:{"a":{"b":1]}'`, "info json:%s", `info 'json:[1]'`,

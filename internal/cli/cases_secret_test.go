@@ -16,6 +16,14 @@ var secretLines = []string{
 	"info --object secret,id=s,file=missing q", "info --object secret,id=s,data=abc,foo=1 q", "info --object secret,id=s,data=abc --object secret,id=s,data=abc q", "info --object secret,id=s,data=*,format=base64 q", "info --object secret,id=s,file=bad64,format=base64 q",
 	"info --object secret,id=s,data=abc,format=foo q", "info --object id=s,data=abc q", "info --object qom-type=secret,id=s,data=abc q", `info --object '{"qom-type":"secret","id":"s","data":"abc"}' q`, "info --object foo,id=s q", "info --object secret,id=s,data=abc,keyid=k q",
 	"info --object secret,id=k,data=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=,format=base64 --object secret,id=s,data=abc,keyid=k q", "info --object secret,id=k,data=abc --object secret,id=s,data=abc,keyid=k,iv=AAAAAAAAAAAAAAAAAAAAAA== q",
+	"info --object throttle-group,id=t q", "info --object throttle-group,id=t,x-iops-total=10,x-iops-total-max=20,x-iops-total-max-length=3,x-iops-size=512 q", "info --object throttle-group,id=t,limits.iops-total=foo q", "info --object throttle-group,id=t,x-iops-total=-1 q", "info --object throttle-group,id=t,limits.bps-read=-1 q",
+	"info --object throttle-group,id=t,x-iops-total=10,x-iops-read=5 q", "info --object throttle-group,id=t,x-iops-total-max=10 q", "info --object throttle-group,id=t,x-iops-total=10,x-iops-total-max=5 q", "info --object throttle-group,id=t,x-iops-total=10,x-iops-total-max-length=5 q",
+	"info --object throttle-group,id=t,x-iops-total=10,x-iops-total-max-length=0 q", "info --object throttle-group,id=t,x-iops-size=100 q", "info --object throttle-group,id=t,x-bps-total=1000000000000001 q", "info --object throttle-group,id=t,foo=1 q", "info --object throttle-group,id=t,limits.foo=1 q", "info --object throttle-group q",
+	"info --object throttle-group,id=t --object throttle-group,id=t q", `info --object '{"qom-type":"throttle-group","id":"t","limits":{"iops-total":10}}' q`, `info --object '{"qom-type":"throttle-group","id":"t","limits":{"iops-total":"10"}}' q`, `info --object '{"qom-type":"throttle-group","id":"t","limits":3}' q`,
+	`info --object '{"qom-type":"secret","id":3,"data":"x"}' q`, `info --object '{"qom-type":"secret","id":"s","data":null}' q`, `info --object '{"qom-type":"secret","id":"s","data":["a"]}' q`, `info --object '{"qom-type":3,"id":"s"}' q`, `info --object '{"qom-type":"secret","id":"s","data":"x","foo":3}' q`,
+	`info --object '{"qom-type":"secret","id":"s","data":"x","loaded":"on"}' q`, `info --object '{"qom-type":"secret","id":"s","data":"x","loaded":true}' q`, `info --object '{"qom-type":"secret","id":"s"' q`, `info --object '{"qom-type":"secret","id":"s","data":"x"}{}' q`, `info --object '{"id" 3}' q`, `info --object '{"id":"s' q`,
+	"info --object secret,id=s,data q", "info --object secret,id=s,loaded=on,data=x q", "info --object secret,id=s,loaded=foo,data=x q", "info --object secret,,x q", "info --object secret,id=s,data=a,=b q", "info --object secret,id=s,9=a q", "info --object secret,id=s,.x=a q", "info --object secret,id=s,file=dir q",
+	"info --object secret,help", "info --object throttle-group,help q", "info --object help", "info --object secret,id=s,data=AAAAAAAAAAAAAAAAAAAAAA==,keyid= q", "compare --object secret,id=s q same", "compare --object secret,help q same",
 	// look
 	"info S --image-opts driver=luks,file.filename=lks,key-secret=s", `info S 'json:{"driver":"qcow2","file.filename":"luks","encrypt":{"format":"luks","key-secret":"s"}}'`,
 	"info S luks", "info luksover", "info S --backing-chain luksover", "info S --image-opts driver=qcow2,file.filename=luks,encrypt.key-secret=s", "info S --image-opts driver=qcow2,file.filename=luks,encrypt.key-secret=foo", "info --image-opts driver=qcow2,file.filename=luks,encrypt.format=aes",
@@ -138,6 +146,8 @@ var secretLines = []string{
 
 func TestSecrets(t *testing.T) {
 	allowed := []difference{
+		{lines: `info --object '{"id":"s' q`, why: "a message quotes no passphrase", stderr: "qemu-img: JSON parse error, stray '…'"},
+		{lines: "info --object help", why: "there are fewer objects", stdout: "List of user creatable objects:\n  secret\n  throttle-group"},
 		{lines: "rebase .* -b q .*luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s", why: "the new name is looked for where the image is", stderr: nothing, code: success, images: true},
 		{lines: "rebase .* -b aes .*luksover,encrypt.key-secret=s,backing.encrypt.key-secret=s", why: "the new name is looked for where the image is", stderr: "(?s).*new backing file 'aes'.*"},
 		{lines: "info .*file.filename=luks,encrypt.format=aes", why: "info describes what is there", stdout: "image: luks\n.*", stderr: nothing, code: success},

@@ -222,6 +222,11 @@ func (sh *shell) report(err error) int {
 	if err == nil {
 		return 0
 	}
+	var text printed
+	if errors.As(err, &text) {
+		sh.printf("%s", text)
+		return 0
+	}
 	if errors.Is(err, context.Canceled) {
 		sh.complain("interrupted; nothing has been made")
 		return exitInterrupted

@@ -39,12 +39,26 @@ type compareCommand struct {
 }
 
 func (c *compareCommand) options() []option {
-	return append(c.input.options(),
+	return append(c.withObjects(),
 		option{short: 'F', arg: "FMT", help: "format of the second image", set: text(&c.second)},
 		option{short: 'T', arg: "CACHE", help: "cache mode for reading: none, writeback, unsafe …", set: c.cache.set},
 		option{short: 'p', help: "show progress", set: on(&c.progress)},
 		option{short: 'q', help: "print errors only", set: on(&c.quiet)},
 		option{short: 's', help: "size and allocation must be the same as well", set: on(&c.strict)})
+}
+
+// withObjects returns the options of the images. What is wrong with an object has
+// the exit code of an image that can't be opened.
+func (c *compareCommand) withObjects() []option {
+	options := c.input.options()
+	options[0].set = func(s string) error {
+		err := c.objects.define(s)
+		if _, help := err.(printed); err != nil && !help {
+			err = exit{exitCompareOpen, err}
+		}
+		return err
+	}
+	return options
 }
 
 func (c *compareCommand) run(sh *shell, args []string) error {

@@ -26,7 +26,7 @@ const compatFile = "../../docs/COMPAT.md"
 // optionNotes say how options differ, by command and option, "*" being all
 // commands.
 var optionNotes = map[string]string{
-	"* --object":                    "`secret` only",
+	"* --object":                    "`secret` and `throttle-group`",
 	"* -t":                          "checked; but for `unsafe`, which does not wait for the disk, all mean the same",
 	"* -T":                          "checked; all mean the same",
 	"convert --skip-broken-bitmaps": "not in qemu-img's help, but accepted by it",

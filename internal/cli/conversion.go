@@ -264,7 +264,7 @@ var errZeroAbove = failf("Cannot use --target-is-zero when the destination image
 
 // isInput reports whether an output is one of the inputs or lies below one.
 func isInput(name string, imageOpts bool, inputs []*diskimg.Image) (diskimg.Target, bool) {
-	t, err := target(name, imageOpts)
+	t, err := target(name, imageOpts, new(string))
 	if err != nil {
 		return t, false // opening it will tell
 	}

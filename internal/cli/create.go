@@ -40,13 +40,23 @@ func (c *createCommand) options() []option {
 	return []option{
 		c.objects.option(),
 		{short: 'q', help: "say nothing", set: on(&c.quiet)},
-		{short: 'f', arg: "FMT", help: "format of the new image (default: raw)", set: text(&c.format)},
+		{short: 'f', arg: "FMT", help: "format of the new image (default: raw)", set: c.setFormat},
 		{short: 'b', arg: "FILE", help: "image below the new one, by a path relative to that", set: given(&c.backing)},
 		{short: 'F', arg: "FMT", help: "format of the image below", set: given(&c.backingFormat)},
 		{short: 'u', help: "do not open the image below, only name it", set: on(&c.unchecked)},
 		optionsOption(&c.list),
 		c.cloud.option(),
 	}
+}
+
+// setFormat takes the format; an empty one is none.
+func (c *createCommand) setFormat(name string) error {
+	c.format = name
+	if name == "" {
+		_, err := diskimg.FindCreator(name)
+		return err
+	}
+	return nil
 }
 
 func given(value **string) func(string) error {
@@ -63,19 +73,19 @@ func (c *createCommand) run(sh *shell, args []string) error {
 	if len(args) == 0 && !c.list.wantsHelp() {
 		return usageError("Expecting image file name")
 	}
-	if len(args) > 2 {
-		return usageError("Unexpected argument: " + args[2])
-	}
 	if err := c.cloud.apply(&c.format, &c.list); err != nil {
 		return err
 	}
 	var bytes string
-	if len(args) == 2 {
+	if len(args) >= 2 {
 		n, err := parseSize(sh, args[1], "image size", math.MaxInt64)
 		if err != nil && !c.list.wantsHelp() {
 			return err
 		}
 		bytes = strconv.FormatInt(n, 10)
+	}
+	if len(args) > 2 {
+		return usageError("Unexpected argument: " + args[2])
 	}
 	if c.list.wantsHelp() {
 		return sh.helpOptions(c.format, args)

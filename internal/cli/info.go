@@ -94,11 +94,11 @@ func (c *infoCommand) collect(name string) ([]diskimg.Info, error) {
 }
 
 func (c *infoCommand) inspect(name, format string, imageOpts, below bool) (diskimg.Info, error) {
-	t, err := target(name, imageOpts)
+	t, err := target(name, imageOpts, &format)
 	if err != nil {
 		return diskimg.Info{}, openError(name, err)
 	}
-	info, err := t.Inspect(&diskimg.InspectOptions{Format: format, ForceShare: c.share, HeadOnly: below || !c.ends})
+	info, err := t.Inspect(&diskimg.InspectOptions{Format: format, ForceShare: c.share, HeadOnly: below || !c.ends, ThrottleGroup: c.objects.throttleGroup})
 	if err != nil {
 		return info, openError(name, err)
 	}

@@ -109,7 +109,7 @@ func (c *ioCommand) run(sh *shell, args []string) error {
 		return err
 	}
 	s := newIOSession(sh)
-	s.passphrase = c.objects.passphrase
+	s.objects = &c.objects
 	defer s.out.Flush()
 	if len(args) == 1 {
 		if err := s.openNamed(args[0], &c.input, c.openFlags); err != nil {

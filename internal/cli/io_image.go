@@ -60,13 +60,13 @@ func (o *ioOpening) writethrough() bool {
 	return o.cache == "" && !o.direct || o.cache == "writethrough" || o.cache == "directsync"
 }
 
-func (o *ioOpening) open(p diskimg.Passphrase) (*diskimg.Image, error) {
+func (o *ioOpening) open(objects *objects) (*diskimg.Image, error) {
 	if err := o.checkImage(); err != nil {
 		return nil, err
 	}
 	img, err := o.target.Open(&diskimg.OpenOptions{
 		Format: o.format, HeadOnly: true, Policy: permissive, ForceShare: o.share, Snapshot: o.snapshot && !o.readOnly,
-		Writable: !o.readOnly, NoSync: o.cache == "unsafe", CopyOnRead: o.copyOnRead, Passphrase: p, IgnoreDiscards: o.ignoresDiscard(),
+		Writable: !o.readOnly, NoSync: o.cache == "unsafe", CopyOnRead: o.copyOnRead, Passphrase: objects.passphrase, ThrottleGroup: objects.throttleGroup, IgnoreDiscards: o.ignoresDiscard(),
 	})
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (s *ioSession) openNamed(name string, in *input, flags openFlags) error {
 }
 
 func (s *ioSession) openAs(o ioOpening) error {
-	img, err := o.open(s.passphrase)
+	img, err := o.open(s.objects)
 	if err != nil {
 		return o.failure(err)
 	}

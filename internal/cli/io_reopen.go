@@ -177,12 +177,12 @@ func (s *ioSession) openAgain(next ioOpening) error {
 	if err := s.close(); err != nil {
 		return err
 	}
-	img, err := next.open(s.passphrase)
+	img, err := next.open(s.objects)
 	if err == nil {
 		s.img, s.opened = img, next
 		return nil
 	}
-	if img, again := was.open(s.passphrase); again == nil {
+	if img, again := was.open(s.objects); again == nil {
 		s.img = img
 	}
 	return err

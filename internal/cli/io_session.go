@@ -16,7 +16,7 @@ import (
 
 // ioSession is a run of qemu-io. Commands run one at a time.
 type ioSession struct {
-	passphrase diskimg.Passphrase // of encrypted images
+	objects *objects // that are defined
 
 	sh      *shell
 	out     *bufio.Writer // all output; what the C library would hold back is

@@ -32,9 +32,19 @@ func (i *input) options() []option {
 	return []option{
 		i.objects.option(),
 		{long: "image-opts", help: "file names are lists as driver=qcow2,file.filename=disk", set: on(&i.imageOpts)},
-		{short: 'f', long: "format", arg: "FMT", help: "format of the image; without it, it is guessed", set: text(&i.format)},
+		{short: 'f', long: "format", arg: "FMT", help: "format of the image; without it, it is guessed", set: i.setFormat},
 		{short: 'U', long: "force-share", help: "open the image even if another program is writing it", set: on(&i.share)},
 	}
+}
+
+// setFormat takes the format. To guess it, the option is left out.
+func (i *input) setFormat(name string) error {
+	i.format = name
+	if name == "" {
+		_, err := diskimg.FindFormat(name)
+		return err
+	}
+	return nil
 }
 
 var errBothFormats = failf("--image-opts and --format are mutually exclusive")
@@ -55,7 +65,8 @@ func (i *input) open(name string, o diskimg.OpenOptions) (*diskimg.Image, error)
 		o.Format = i.format
 	}
 	o.Policy, o.ForceShare, o.Passphrase, o.HeadOnly = permissive, i.share, i.objects.passphrase, !i.ends
-	t, err := target(name, i.imageOpts)
+	o.ThrottleGroup = i.objects.throttleGroup
+	t, err := target(name, i.imageOpts, &o.Format)
 	if err != nil {
 		return nil, openError(name, err)
 	}
@@ -66,12 +77,18 @@ func (i *input) open(name string, o diskimg.OpenOptions) (*diskimg.Image, error)
 	return img, nil
 }
 
-// target reads a name, or with --image-opts a list of options.
-func target(name string, imageOpts bool) (diskimg.Target, error) {
-	if !imageOpts {
-		return diskimg.ParseTarget(name)
+// target reads a name, or with --image-opts a list of options. A format that is
+// a driver of another kind becomes a part of it.
+func target(name string, imageOpts bool, format *string) (diskimg.Target, error) {
+	switch {
+	case imageOpts:
+		return diskimg.TargetFromOptions(imageOptions(name))
+	case diskimg.IsDriver(*format):
+		options := map[string]string{"driver": *format}
+		*format = ""
+		return diskimg.ParseTargetWith(name, options)
 	}
-	return diskimg.TargetFromOptions(imageOptions(name))
+	return diskimg.ParseTarget(name)
 }
 
 // imageOptions reads the list that --image-opts takes.

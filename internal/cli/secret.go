@@ -4,76 +4,32 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/base64"
-	"encoding/json"
 	"io"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 
-	"github.com/diskimg/diskimg"
-	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/sentence"
 )
 
 // This file is --object secret: passphrases for encrypted images. Their values
 // are in no message, and cleared when the command ends.
 
-// objects are the QEMU objects that are defined for a command.
-type objects struct {
-	secrets map[string][]byte
-}
+// secret is the properties of one secret.
+type secret map[string]string
 
-func (o *objects) option() option {
-	return option{long: "object", arg: "OBJECT", help: "define a QEMU object: secret,id=ID,file=FILE (or data=TEXT)\nholds the passphrase of an encrypted image", set: o.define}
-}
+func (s secret) has(key string) bool { _, ok := s[key]; return ok }
 
-func (o *objects) wipe() {
-	for _, value := range o.secrets {
-		clear(value)
-	}
-}
-
-// passphrase finds the secret for an image.
-func (o *objects) passphrase(r diskimg.KeyRequest) ([]byte, error) {
-	if r.Secret == "" {
-		prefix := ""
-		if r.Format == "qcow2" {
-			prefix = "encrypt."
-		}
-		return nil, block.Errorf(block.ErrPassphrase, "Parameter '%skey-secret' is required for cipher", prefix)
-	}
-	return o.copyOf(r.Secret)
-}
-
-// copyOf returns a copy of a secret.
-func (o *objects) copyOf(id string) ([]byte, error) {
-	value, err := o.find(id)
-	return slices.Clone(value), err
-}
-
-func (o *objects) find(id string) ([]byte, error) {
-	value, ok := o.secrets[id]
-	if !ok {
-		return nil, block.Errorf(block.ErrPassphrase, "No secret with id '%s'", id)
-	}
-	return value, nil
-}
-
-// define reads the argument of one --object.
-func (o *objects) define(arg string) error {
-	s, err := parseObject(arg)
+// defineSecret reads the properties of a secret.
+func (o *objects) defineSecret(id string, d definition) error {
+	s, err := readSecretProperties(d)
 	if err != nil {
-		return err
-	}
-	if err := s.check(); err != nil {
 		return err
 	}
 	value, err := s.value()
 	if err != nil {
 		return err
 	}
-	if s["keyid"] != "" {
+	if s.has("keyid") {
 		sealed := value
 		value, err = o.decrypt(s, sealed)
 		clear(sealed)
@@ -81,70 +37,45 @@ func (o *objects) define(arg string) error {
 			return err
 		}
 	}
-	if _, twice := o.secrets[s["id"]]; twice {
-		clear(value)
-		return failf("attempt to add duplicate property '%s' to object (type 'container')", s["id"])
-	}
 	if o.secrets == nil {
 		o.secrets = map[string][]byte{}
 	}
-	o.secrets[s["id"]] = value
+	o.secrets[id] = value
 	return nil
 }
 
-// secret is the properties of one object.
-type secret map[string]string
-
-// parseObject reads an object in either form: type,key=value or JSON.
-func parseObject(arg string) (secret, error) {
+// readSecretProperties finds what is wrong with the properties before any file
+// is read.
+func readSecretProperties(d definition) (secret, error) {
 	s := secret{}
-	if strings.HasPrefix(arg, "{") {
-		var object map[string]string
-		if json.Unmarshal([]byte(arg), &object) != nil {
-			return nil, failf("JSON parse error in an object; it has to be as {\"qom-type\": \"secret\", \"id\": \"ID\", \"file\": \"FILE\"}")
+	for _, key := range []string{"data", "file", "format", "iv", "keyid"} {
+		value, given, err := d.text(key)
+		if err != nil {
+			return nil, err
 		}
-		maps.Copy(s, object)
-		return s, nil
+		if given {
+			s[key] = value
+		}
 	}
-	for i, p := range splitOptions(arg) {
-		if i == 0 && p.bare {
-			p.key, p.value = "qom-type", p.key
-		}
-		s[p.key] = p.value
+	loaded, err := d.flag("loaded")
+	if err != nil {
+		return nil, err
+	}
+	if s.has("format") && s["format"] != "raw" && s["format"] != "base64" {
+		return nil, failf("Parameter 'format' does not accept value '%s'", s["format"])
+	}
+	if err := d.rest(); err != nil {
+		return nil, err
+	}
+	switch {
+	case loaded:
+		return nil, failf("Property 'secret.loaded' is not writable")
+	case s.has("data") && s.has("file"):
+		return nil, failf("'file' and 'data' are mutually exclusive")
+	case !s.has("data") && !s.has("file"):
+		return nil, failf("Either 'file' or 'data' must be provided")
 	}
 	return s, nil
-}
-
-var secretProperties = []string{"qom-type", "id", "data", "file", "format", "keyid", "iv", "loaded"}
-
-func (s secret) has(key string) bool { _, ok := s[key]; return ok }
-
-// check finds what is wrong with the properties before any file is read.
-func (s secret) check() error {
-	switch {
-	case s["qom-type"] == "":
-		return failf("Parameter 'qom-type' is missing")
-	case s["qom-type"] != "secret":
-		return failf("Parameter 'qom-type' does not accept value '%s'", s["qom-type"])
-	case !s.has("id"):
-		return failf("Parameter 'id' is missing")
-	case !wellFormedID(s["id"]):
-		return failf("Parameter 'id' expects an identifier\nIdentifiers consist of letters, digits, '-', '.', '_', starting with a letter.")
-	case s.has("format") && s["format"] != "raw" && s["format"] != "base64":
-		return failf("Parameter 'format' does not accept value '%s'", s["format"])
-	}
-	for _, key := range slices.Sorted(maps.Keys(s)) {
-		if !slices.Contains(secretProperties, key) {
-			return failf("Parameter '%s' is unexpected", key)
-		}
-	}
-	switch {
-	case s.has("data") && s.has("file"):
-		return failf("'file' and 'data' are mutually exclusive")
-	case !s.has("data") && !s.has("file"):
-		return failf("Either 'file' or 'data' must be provided")
-	}
-	return nil
 }
 
 // wellFormedID reports whether id is one: a letter, then letters, digits and
@@ -191,7 +122,7 @@ func readSecret(path string) ([]byte, error) {
 		clear(b)
 		return nil, failf("Unable to read %s: a secret has at most %d bytes", path, maxSecret)
 	case err != io.EOF && err != io.ErrUnexpectedEOF:
-		return nil, failf("Unable to read %s: Failed to read from file “%[1]s”: %[2]s", path, sentence.Of(err))
+		return nil, failf("Unable to read %s: Error reading file “%[1]s”: %[2]s", path, sentence.Of(err))
 	}
 	return b[:n], nil
 }
