@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/sentence"
@@ -121,6 +122,9 @@ func (c *chain) open(t Target, open opener, o *OpenOptions) (*Image, error) {
 // openWithFile is open, which returns the file of the image as well.
 func (c *chain) openWithFile(t Target, open opener, o *OpenOptions) (*Image, block.File, error) {
 	o.ForceShare = c.share
+	if err := c.mayName(o.Format); err != nil {
+		return nil, nil, openError(t.Path, err)
+	}
 	s, err := c.source(t, open, o)
 	if err != nil {
 		return nil, nil, openError(t.Path, err)
@@ -254,6 +258,15 @@ func (c *chain) formatOf(f block.File, name string, headOnly bool) (format *Form
 	}
 	format, err = findFormat(c.formats, name)
 	return format, by, err
+}
+
+// mayName refuses the name of a format that no program has, "" being none.
+func (c *chain) mayName(format string) error {
+	if format == "" || isProtocol(format) || slices.Contains(foreignFormats, format) {
+		return nil
+	}
+	_, err := findFormat(c.formats, format)
+	return err
 }
 
 // probeSize is how much of the beginning of a file is looked at to tell its

@@ -61,13 +61,17 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 	if t.CopyOnRead {
 		return Info{}, block.Errorf(block.ErrReadOnly, "Block node is read-only")
 	}
+	name := cmp.Or(o.Format, t.Format)
+	if err := c.mayName(name); err != nil {
+		return Info{}, err
+	}
 	s, err := c.source(t, openLocal, &OpenOptions{ForceShare: o.ForceShare})
 	if err != nil {
 		return Info{}, err
 	}
 	f := s.file
 	defer f.Close()
-	format, by, err := c.formatOf(f, cmp.Or(o.Format, t.Format), o.HeadOnly)
+	format, by, err := c.formatOf(f, name, o.HeadOnly)
 	if err != nil {
 		return Info{}, err
 	}

@@ -9,7 +9,7 @@ var infoLines = []string{
 	"info -U q", "info --force-share q", "info q -U", "info -Uq q", "info old", "info ext", "info datafile", "info lost", "info compressed", "info zstd",
 	"info zero", "info over", "info over2", "info orphan", "info misnamed", "info remote", "info strange", "info fileover", "info jsonover",
 	"info loop", "info guess", "info snaps", "info leaky", "info corrupt", "info badl1", "info truncated", "info badmagic", "info badversion", "info unknown",
-	"info link", "info ./q", "info ./dir/over", "info dir/../dir/over", "info dangling", "info -f foo q", "info -f qcow2 raw", "info -f qcow2 missing",
+	"info link", "info -f foo missing", "info -f vmdk missing", "map -f foo missing", "check -f foo missing", "info ./q", "info ./dir/over", "info dir/../dir/over", "info dangling", "info -f foo q", "info -f qcow2 raw", "info -f qcow2 missing",
 	"info -f qcow2 empty", "info file:q", "info foo:q", "info ./foo:q",
 	"info --output=json raw", "info --output=json q", "info --output json old", "info --output=json ext", "info --output=json datafile",
 	"info --output=json zstd", "info --output=json over", "info --output=json dir/over", "info --output=json snaps", "info --output=json jsonover",
