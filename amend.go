@@ -31,10 +31,13 @@ func (f *Format) Amendments() (*Settings, error) {
 	return &Settings{format: f, options: f.Amends, values: map[string]string{}}, nil
 }
 
-// creationOnly reports whether an option can be set when an image is made and
-// not later.
-func (s *Settings) creationOnly(name string) bool {
-	return slices.ContainsFunc(s.format.Options, func(o Option) bool { return o.Name == name && !o.File })
+// creationOnly reports whether an option can be set to value when an image is
+// made and not later.
+func (s *Settings) creationOnly(name, value string) bool {
+	return slices.ContainsFunc(s.format.Options, func(o Option) bool {
+		_, err := o.normalize(value)
+		return o.Name == name && !o.File && err == nil
+	})
 }
 
 // qcow2Amends are the options of qcow2 that can be changed.

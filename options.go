@@ -64,7 +64,7 @@ func (f *Format) Settings() *Settings {
 func (s *Settings) Set(name, value string) error {
 	i := slices.IndexFunc(s.options, func(o Option) bool { return o.Name == name })
 	switch {
-	case i < 0 && s.creationOnly(name):
+	case i < 0 && s.creationOnly(name, value):
 		return block.Invalidf("Invalid parameter '%s'\nThis option is only supported for image creation", name)
 	case i < 0:
 		return block.Invalidf("Invalid parameter '%s'", name)

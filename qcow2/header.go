@@ -419,7 +419,9 @@ func (h *header) validateFeatures() error {
 		return block.Detailf(block.ErrCorrupt, "qcow2: Compression type incompatible feature bit must be set", "compression_type is %d", h.compression)
 	case h.incompat&incompatExtendedL2 != 0 && h.clusterBits < 14:
 		return block.Corruptf("Extended L2 entries need clusters of at least 16384 bytes, this image has %d", h.clusterSize())
-	case h.autoclear&autoclearRawData != 0 && h.incompat&incompatDataFile != 0 && h.backingName != "":
+	case h.autoclear&autoclearRawData != 0 && h.incompat&incompatDataFile == 0:
+		return block.Corruptf("data-file-raw requires a data file")
+	case h.autoclear&autoclearRawData != 0 && h.backingName != "":
 		return block.Corruptf("an image with a raw data file can't have a backing file, this one names %q", h.backingName)
 	}
 	return nil

@@ -325,7 +325,7 @@ func (l *hostiles) features() {
 	l.add("dirty", "v3", opens, field64(hIncompat, bitDirty))
 	l.add("unknown compatible features", "v3", opens, field64(hCompat, math.MaxUint64))
 	l.add("unknown autoclear features", "v3", opens, field64(hAutoclear, math.MaxUint64&^3))
-	l.add("raw data file feature without a data file", "v3", opens, field64(hAutoclear, 2)).unlike("without a data file the bit says nothing, and is cleared")
+	l.add("raw data file feature without a data file", "v3", corrupt("data-file-raw requires a data file"), field64(hAutoclear, 2))
 }
 
 func (l *hostiles) bitmaps() {

@@ -61,6 +61,9 @@ func (d *disk) mayResize(size int64, o block.ResizeOptions) error {
 func (d *disk) enlarge(size int64, mode block.Preallocation) error {
 	old := d.Size()
 	need := d.geo.l1Entries(size)
+	if mode == block.PreallocOff && d.hdr.autoclear&autoclearRawData != 0 {
+		mode = block.PreallocMetadata // what anyone writes to the data file is seen
+	}
 	if d.shows(old, size) && !d.canMarkZero() && mode < block.PreallocFalloc {
 		return block.Unsupportedf("Failed to zero out new clusters: Operation not supported")
 	}
