@@ -78,6 +78,7 @@ img create -f qcow2 -b q -F qcow2 snapsover 6M
 io snapsover 'write -P 2 0 1M' 'write -P 3 5M 64k'
 img snapshot -c one snapsover
 io snapsover 'write -P 4 64k 1M'
+img snapshot -c äöü snapsover
 img create -f qcow2 -o data_file=dfo -b raw -F raw dfover
 io dfover 'write -P 2 100k 1M'
 img create -f qcow2 -o compat=0.10 -b q3 -F qcow2 oldover

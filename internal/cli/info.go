@@ -162,10 +162,13 @@ func printSnapshots(sh *shell, list []block.Snapshot) {
 		if s.ICount >= 0 {
 			icount = fmt.Sprint(s.ICount)
 		}
-		sh.printf("%-9s %-16s %8s%20s%13s%11s\n", s.ID, s.Name, size.Format(s.VMStateSize),
+		sh.printf("%s %s %8s%20s%13s%11s\n", padded(s.ID, 9), padded(s.Name, 16), size.Format(s.VMStateSize),
 			s.Date.Local().Format(time.DateTime), clock(s.VMClock), icount)
 	}
 }
+
+// padded is s in a column of n bytes, for QEMU does not count characters.
+func padded(s string, n int) string { return s + strings.Repeat(" ", max(0, n-len(s))) }
 
 // clock shows how long a machine has run.
 func clock(d time.Duration) string {
