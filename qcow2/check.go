@@ -158,12 +158,16 @@ func (k *checker) referTimes(off uint64, n int64, times uint32) {
 	g := &k.d.geo
 	if int64(off)+n-k.fileSize >= g.clusterSize {
 		k.outside = max(k.outside, min(int64(off)+n, 1<<62))
-		k.find(block.Corruption, "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset %#x size %#x", off, n)
+		k.findOutside(off, n)
 		return
 	}
 	for c := int64(off >> g.clusterBits); c <= (int64(off)+n-1)>>g.clusterBits; c++ {
 		k.refs.add(c, times)
 	}
+}
+
+func (k *checker) findOutside(off uint64, n int64) {
+	k.find(block.Corruption, "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset %#x size %#x", off, n)
 }
 
 // count follows everything from the header on.
@@ -513,13 +517,28 @@ func (k *checker) countExtensions() {
 func (k *checker) countReftable() error {
 	d := k.d
 	if d.reftable == nil {
-		if err := d.loadReftable(); err != nil {
+		err := d.loadReftable()
+		if errors.As(err, new(noReftable)) {
+			k.missReftable()
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}
 	k.reftable = slices.Clone(d.reftable)
 	k.referTable(metaReftable, d.hdr.reftableOffset, int64(len(k.reftable))*8)
 	return nil
+}
+
+// missReftable tells where the header looks for a refcount table that is not
+// there. All refcounts are 0 then.
+func (k *checker) missReftable() {
+	h := k.d.hdr
+	if h.reftableClusters > 0 && h.reftableOffset > 0 {
+		k.findOutside(h.reftableOffset, int64(h.reftableClusters)<<k.d.geo.clusterBits)
+		k.badBlocks++
+	}
 }
 
 // countRefblocks counts the refcount blocks.

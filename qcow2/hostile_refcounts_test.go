@@ -167,6 +167,44 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// A refcount table that is not in the file can't be used for writing, and is made
+// anew by a repair.
+func TestRepairOfALostRefcountTable(t *testing.T) {
+	for _, l := range []liar{
+		{name: "no clusters", seed: "v3", edit: field32(hReftableClusters, 0)},
+		{name: "no offset", seed: "v2", edit: field64(hReftableOffset, 0)},
+		{name: "beyond the end", seed: "v3", edit: field64(hReftableOffset, beyond)},
+		{name: "longer than the file", seed: "refs8", edit: field32(hReftableClusters, 2048)},
+		{name: "with snapshots", seed: "v3", edit: func(f *forge) {
+			f.addSnapshots("a", "b")
+			f.put32(hReftableClusters, 0)
+		}},
+	} {
+		t.Run(l.name, func(t *testing.T) {
+			f := l.image(t)
+			file := f.file()
+			_, err := qcow2.Open(file.Reopen(), &qcow2.OpenOptions{Writable: true})
+			refused(t, "opening", err, block.ErrCorrupt, "")
+			img, err := qcow2.Open(file.Reopen(), &qcow2.OpenOptions{Writable: true, Repair: true})
+			must(t, err)
+			before := make([]byte, img.Size())
+			_, err = img.ReadAt(before, 0)
+			must(t, err)
+			c, _ := block.As[block.Checker](img)
+			res, err := c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+			must(t, err)
+			if res.Corruptions == 0 || res.CorruptionsFixed != res.Corruptions {
+				t.Errorf("repaired: %+v", res)
+			}
+			must(t, img.Close())
+			img, err = qcow2.Open(file.Reopen(), &qcow2.OpenOptions{Writable: true})
+			must(t, err)
+			l.use(t, f, img, before)
+			byQEMU(t, file, before)
+		})
+	}
+}
+
 // repair repairs an image and uses it.
 func (l *liar) repair(t *testing.T) {
 	f := l.image(t)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -216,7 +217,7 @@ func survivesRepair(r *crashRun, files []*crashfile.File, want []byte) error {
 	if err == nil && !is && r.options.Version != 2 {
 		err = checkNoCorruption(img, false)
 	}
-	if err := errors.Join(err, img.Close()); err != nil {
+	if err := errors.Join(err, img.Close(), reachesReftable(files[0])); err != nil {
 		return err
 	}
 	got, err := wholeAgain(r, files)
@@ -224,6 +225,19 @@ func survivesRepair(r *crashRun, files []*crashfile.File, want []byte) error {
 		err = errors.New("the disk holds something else")
 	}
 	return errors.Join(err, repairAll(r, files))
+}
+
+// reachesReftable checks that a file holds the refcount table that its header
+// names, though a repair could do without.
+func reachesReftable(f block.File) error {
+	var header [60]byte
+	err := block.ReadFull(f, header[:], 0)
+	size, serr := f.Size()
+	be := binary.BigEndian
+	if end := int64(be.Uint64(header[48:])) + int64(be.Uint32(header[56:]))<<be.Uint32(header[20:]); err == nil && end > size {
+		err = fmt.Errorf("the refcount table ends at %d, the file at %d", end, size)
+	}
+	return errors.Join(err, serr)
 }
 
 // spoil makes refcounts wrong and marks the image as corrupt.

@@ -372,7 +372,7 @@ func (d *disk) prepareWrites() error {
 		return err
 	}
 	d.fileEnd = d.geo.clusters(size)
-	if err := d.loadReftable(); err != nil {
+	if err := d.loadReftable(); err != nil && !(d.repairOnly && errors.As(err, new(noReftable))) {
 		return err
 	}
 	if err := d.loadBitmaps(); err != nil {
@@ -393,12 +393,21 @@ func (d *disk) prepareWrites() error {
 	return d.recoverDirty()
 }
 
+// noReftable is the error of an image whose refcount table is not in the file.
+// Such an image can be read, and it can be opened to be repaired.
+type noReftable struct{ error }
+
+// Unwrap returns the error with its kind.
+func (e noReftable) Unwrap() error { return e.error }
+
 func (d *disk) loadReftable() error {
 	n := int64(d.hdr.reftableClusters) << d.geo.clusterBits
 	if n == 0 || d.hdr.reftableOffset == 0 {
-		return block.Corruptf("Image does not contain a reference count table")
+		return noReftable{block.Corruptf("Image does not contain a reference count table")}
 	}
-	if err := d.inFile("refcount table", d.hdr.reftableOffset, n); err != nil {
+	if err := d.inFile("refcount table", d.hdr.reftableOffset, n); errors.Is(err, block.ErrCorrupt) {
+		return noReftable{err}
+	} else if err != nil {
 		return err
 	}
 	d.event(block.EventReftableLoad)

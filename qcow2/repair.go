@@ -296,7 +296,7 @@ func (k *checker) recount(old []block.Finding) error {
 // what there is to tell about that.
 func (k *checker) dropOldRefcounts() (told []block.Finding) {
 	old := slices.Clone(k.blocks)
-	for i := range int64(k.d.hdr.reftableClusters) {
+	for i := range k.d.geo.clusters(int64(len(k.reftable)) * 8) { // none if the table is not there
 		old = append(old, int64(k.d.hdr.reftableOffset)>>k.d.geo.clusterBits+i)
 	}
 	slices.Sort(old)
