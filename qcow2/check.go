@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/diskimg/diskimg/block"
@@ -32,7 +31,7 @@ type checker struct {
 	outside  int64 // end of what is referred to behind the end of the file
 	// Bytes of the L1 tables of snapshots and of the tables of bitmaps.
 	snapshotL1, bitmapTables int64
-	single                   []metaRun // tables that must be alone in their place
+	single                   []metaRun // tables, of which there is one in a place
 	tables                   []uint64  // L2 tables, once for each reference; see activeTable
 	distinct                 []uint64  // tables, each once
 	blocks                   []int64   // clusters of refcount blocks, as they are named
@@ -51,8 +50,10 @@ type checker struct {
 	// fixesFlags: COPIED flags are set right, as any repair does that leaves
 	// everything else right.
 	fixesFlags bool
-	// What it can't: clusters of metadata that something else claims.
+	// What it can't: clusters of metadata that something else claims, and what
+	// they are part of.
 	overlaps int64
+	claimed  map[int64]metaKind
 	// apart is the checker of a share, see inShares.
 	apart bool
 	// inPlace has refcounts of 0 mended where they are.
@@ -111,7 +112,7 @@ func (k *checker) sound() bool {
 
 // look is a check that mends nothing.
 func (d *disk) look(o *block.CheckOptions) (*checker, error) {
-	k := &checker{d: d, o: o, ctx: o.Context, refs: newRefMap()}
+	k := &checker{d: d, o: o, ctx: o.Context, refs: newRefMap(), claimed: map[int64]metaKind{}}
 	if k.ctx == nil {
 		k.ctx = context.Background()
 	}
@@ -209,13 +210,9 @@ func (k *checker) findOverlaps() {
 		k.findOverlap(run, 1)
 	}
 	_ = k.eachTable(func(at hostOff, times, active uint32) error {
-		if active > 1 {
-			k.find(block.Corruption, "ERROR L2 table at %#x is named %d times by the active L1 table", int64(at), active)
-			k.overlaps++
-			return nil
-		}
 		c := int64(at) >> k.d.geo.clusterBits
-		k.findOverlap(metaRun{c, c + 1, metaL2}, uint64(times))
+		more := max(active, 1) - 1 // the active L1 table may name it once
+		k.findOverlap(metaRun{c, c + 1, metaL2}, uint64(times-more))
 		return nil
 	})
 }
@@ -223,14 +220,21 @@ func (k *checker) findOverlaps() {
 func (k *checker) findOverlap(run metaRun, want uint64) {
 	for c := run.start; c < run.end; c++ {
 		if k.refs.get(c) > want {
-			k.find(block.Corruption, "ERROR cluster %d is part of the %s and is referred to as something else too", c, run.kind)
+			k.claimed[c] = run.kind
 			k.overlaps++
 		}
 	}
 }
 
-// referTable counts the references to a table that must be the only thing in
-// its place.
+// tellOverlaps tells of the overlaps that no refcount has told of.
+func (k *checker) tellOverlaps() {
+	for _, c := range slices.Sorted(maps.Keys(k.claimed)) {
+		k.find(block.Corruption, "ERROR cluster %d is part of the %s and is referred to as something else too", c, k.claimed[c])
+	}
+}
+
+// referTable counts the references to a table that must be the only one in its
+// place.
 func (k *checker) referTable(kind metaKind, off uint64, n int64) {
 	k.refer(off, n)
 	if start := int64(off >> k.d.geo.clusterBits); n > 0 && off <= uint64(k.fileSize) {
@@ -317,18 +321,21 @@ func (k *checker) countSnapshot(i int, s *snapshotRecord) error {
 	n := int64(s.l1Size) * 8
 	switch err := k.d.checkL1(s); {
 	case errors.Is(err, syscall.EFBIG):
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_size=%#x: L1 table is too large; snapshot table entry corrupted", text(s.id), text(s.name), s.l1Size)
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_size=%#x: L1 table is too large; snapshot table entry corrupted", s.id, s.name, s.l1Size)
 		return nil
-	case err != nil:
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not cluster aligned; snapshot table entry corrupted", text(s.id), text(s.name), s.l1Offset)
+	case s.l1Offset&uint64(k.d.geo.clusterSize-1) != 0:
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not cluster aligned; snapshot table entry corrupted", s.id, s.name, s.l1Offset)
+		return nil
+	case err != nil || s.l1Offset >= uint64(k.fileSize):
+		k.findOutside(s.l1Offset, n)
 		return nil
 	case !k.d.validL1(s):
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not in the file; snapshot table entry corrupted", text(s.id), text(s.name), s.l1Offset)
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table is not in the file; snapshot table entry corrupted", s.id, s.name, s.l1Offset)
 		return nil
 	}
 	// Tables that are each their own are not longer than the file.
 	if k.snapshotL1 += n; k.snapshotL1 > k.fileSize {
-		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table shares its place with others; snapshot table entry corrupted (entry %d)", text(s.id), text(s.name), s.l1Offset, i)
+		k.find(block.Corruption, "ERROR snapshot %s (%s) l1_offset=%#x: L1 table shares its place with others; snapshot table entry corrupted (entry %d)", s.id, s.name, s.l1Offset, i)
 		return nil
 	}
 	b := make([]byte, n)
@@ -336,12 +343,6 @@ func (k *checker) countSnapshot(i int, s *snapshotRecord) error {
 		return err
 	}
 	return k.countL1(s.l1Offset, decodeTable(b), false)
-}
-
-// text is a name up to its first zero byte, which names do not have.
-func text(name string) string {
-	name, _, _ = strings.Cut(name, "\x00")
-	return name
 }
 
 // countL1 counts an L1 table and notes the L2 tables that it names.
@@ -435,6 +436,7 @@ func (k *checker) countL2(data []byte, table hostOff, times uint32, active bool)
 	var next hostOff // where an unfragmented image would go on
 	for at := 0; at < len(data); at += 1 << g.entryBits {
 		e := decodeEntry(data[at:], g.extended)
+		k.checkBitmap(e, at>>g.entryBits)
 		switch {
 		case e.compressed():
 			k.countCompressed(e, times, active)
@@ -442,16 +444,30 @@ func (k *checker) countL2(data []byte, table hostOff, times uint32, active bool)
 			k.misplaced = append(k.misplaced, table+hostOff(at))
 			k.res.Corruptions++
 			k.fixing(block.Corruption, "Repairing offset=%x: Preallocated cluster is not properly aligned; L2 entry corrupted.", int64(e.host()))
-		case e.host() != 0 || k.d.external && e.copied():
+		case k.hasPlace(e):
 			k.countCluster(e, &next, times, active)
 		case e.desc&g.reservedL2() != 0:
 			k.find(block.Corruption, "ERROR found l2 entry with reserved bits set: %x", e.desc)
 		}
-		if g.extended && !e.compressed() && uint32(e.bitmap)&uint32(e.bitmap>>32) != 0 {
-			k.find(block.Corruption, "ERROR found l2 entry with invalid subcluster bitmap: %x", e.bitmap)
-		}
 	}
 }
+
+// checkBitmap looks at the subclusters of the entry i of a table.
+func (k *checker) checkBitmap(e l2Entry, i int) {
+	allocated, zero := uint32(e.bitmap), uint32(e.bitmap>>32)
+	switch {
+	case e.bitmap == 0:
+	case e.compressed():
+		k.find(block.Corruption, "ERROR compressed cluster %d with non-zero subcluster allocation bitmap, entry=%#x", i, e.desc)
+	case !k.hasPlace(e) && allocated != 0:
+		k.find(block.Corruption, "ERROR: Unallocated cluster has non-zero subcluster allocation map")
+	case allocated&zero != 0:
+		k.find(block.Corruption, "ERROR offset=%x: Allocated cluster has corrupted subcluster allocation bitmap", int64(e.host()))
+	}
+}
+
+// hasPlace reports whether an entry that is not compressed names a cluster.
+func (k *checker) hasPlace(e l2Entry) bool { return e.host() != 0 || k.d.external && e.copied() }
 
 func decodeEntry(b []byte, extended bool) l2Entry {
 	e := l2Entry{desc: binary.BigEndian.Uint64(b)}

@@ -24,6 +24,7 @@ func (k *checker) compare() error {
 	if err != nil {
 		return err
 	}
+	k.tellOverlaps()
 	if err := k.announce(); err != nil {
 		return err
 	}
@@ -163,6 +164,7 @@ func (k *checker) compareOne(c int64, have, want uint64) error {
 		k.tooHigh++
 	case have < want:
 		k.miscount(block.Corruption, "ERROR cluster %d refcount=%d reference=%d", c, have, want)
+		delete(k.claimed, c)
 		k.tooLow++
 		if have == 0 {
 			k.lost++

@@ -79,7 +79,7 @@ func badEntries() (list []badEntry) {
 			unmarked: true, differs: cutTable, differsWriting: cutTable},
 		badEntry{name: "L1 entry with reserved bits", seed: "v3", edit: func(f *forge) { f.or64(f.l1(0), 0x7f000000000001ff) }, found: "ERROR found L1 entry with reserved bits set"},
 		badEntry{name: "subcluster that is allocated and zero", seed: "sub", edit: func(f *forge) { f.or64(f.l2(0)+8, 1<<32) },
-			read: "subcluster 0 is both allocated and zero", write: "subcluster 0 is both allocated and zero", found: "invalid subcluster bitmap"},
+			read: "subcluster 0 is both allocated and zero", write: "subcluster 0 is both allocated and zero", found: "corrupted subcluster allocation bitmap"},
 		badEntry{name: "subcluster without a cluster", seed: "sub", edit: l2("sub", copiedFlag),
 			read: "subcluster 0 is allocated in bitmap 0xffffffff, but the cluster has no offset", write: "the cluster has no offset", found: "Leaked cluster"},
 	)

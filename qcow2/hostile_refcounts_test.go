@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/diskimg/diskimg/block"
@@ -164,6 +165,38 @@ func TestRepair(t *testing.T) {
 			l.repair(t)
 			l.open(t)
 		})
+	}
+}
+
+// Metadata that something else claims is found whether its refcount tells of that
+// or not, and not repaired.
+func TestCheckFindsClaimedMetadata(t *testing.T) {
+	for count, text := range map[uint64]string{
+		1: "ERROR cluster 3 refcount=1 reference=2",
+		2: "ERROR cluster 3 is part of the active L1 table and is referred to as something else too",
+	} {
+		f := seed(t, "v3")
+		f.put64(f.l2(0), uint64(f.l1(0))|copiedFlag*(2-count))
+		f.setRefcount(f.l1(0)/f.cluster(), count)
+		img, err := qcow2.Open(f.file(), &qcow2.OpenOptions{Writable: true})
+		must(t, err)
+		c, _ := block.As[block.Checker](img)
+		var told []string
+		o := block.CheckOptions{Report: func(f block.Finding) {
+			if f.Severity == block.Corruption {
+				told = append(told, f.Text)
+			}
+		}}
+		res, err := c.Check(o)
+		must(t, err)
+		if res.Corruptions != 1 || len(told) != 1 || told[0] != text {
+			t.Errorf("refcount %d: found %q, want %q", count, told, text)
+		}
+		o.FixCorruptions = true
+		if _, err = c.Check(o); err == nil || !strings.Contains(err.Error(), "that can't be repaired") {
+			t.Errorf("repairing: %v", err)
+		}
+		must(t, img.Close())
 	}
 }
 

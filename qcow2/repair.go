@@ -282,7 +282,7 @@ func (k *checker) rebuild() error {
 // recount tells once more what is wrong besides refcounts, and then that the
 // structures in the old clusters are given back.
 func (k *checker) recount(old []block.Finding) error {
-	again := &checker{d: k.d, o: &block.CheckOptions{Report: k.o.Report}, ctx: k.ctx, refs: newRefMap(), snapshots: k.snapshots}
+	again := &checker{d: k.d, o: &block.CheckOptions{Report: k.o.Report}, ctx: k.ctx, refs: newRefMap(), claimed: map[int64]metaKind{}, snapshots: k.snapshots}
 	if err := again.count(); err != nil {
 		return err
 	}

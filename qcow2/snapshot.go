@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io/fs"
@@ -115,11 +116,17 @@ func (d *disk) readSnapshot(off int64, mend bool) (s snapshotRecord, n int64, ex
 		diskSize: d.Size(),
 		icount:   -1,
 		extra:    rest[:kept],
-		id:       string(rest[kept:][:idLen]),
-		name:     string(rest[int(kept)+idLen:]),
+		id:       text(rest[kept:][:idLen]),
+		name:     text(rest[int(kept)+idLen:]),
 	}
 	s.readExtra()
 	return s, (snapshotFixed + int64(extra) + int64(idLen+nameLen) + 7) &^ 7, extra, nil
+}
+
+// text is what names hold up to their first zero byte, which QEMU ends them at.
+func text(name []byte) string {
+	name, _, _ = bytes.Cut(name, []byte{0})
+	return string(name)
 }
 
 // validL1 reports whether the L1 table of a snapshot is in the file, where and

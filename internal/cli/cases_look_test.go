@@ -54,7 +54,7 @@ var checkLines = []string{
 	"check longextra", "check snapoff", "info longextra", "snapshot -l longextra", "snapshot -c x longextra",
 	"check misplaced", "check mislaid", "check mislaid2", "check misext", "check reserved", "check snapl1", "check snapbig", "check farcluster",
 	"check", "check a b", "check --foo", "check -r foo q", "check -r", "check -T foo q", "check --output=foo q", "check --output=foo", "check missing", "check dir", "check raw",
-	"check --output=json raw", "check -f raw q", "check q", "check -q q", "check --output=json q", "check old", "check ext", "check --output=json ext", "check datafile", "check lost",
+	"check --output=json raw", "check -f raw q", "check q", "check -q q", "check -q --output=json q", "check claimed", "check norefs", "check farrefs", "check --output=json farrefs", "check badsub", "check --output=json q", "check old", "check ext", "check --output=json ext", "check datafile", "check lost",
 	"check compressed", "check --output=json compressed", "check zstd", "check zero", "check --output=json zero", "check over2", "check orphan", "check misnamed", "check strange",
 	"check snaps", "check --output=json snaps", "check leaky", "check -q leaky", "check --output=json leaky", "check corrupt", "check -q corrupt", "check --output=json corrupt",
 	"check unclosed", "check marked", "check flags", "check low", "check badl1", "check truncated", "check --output=json truncated", "check badmagic", "check badversion", "check unknown", "check -U q", "check -T none q",
@@ -75,12 +75,20 @@ var repairLines = []string{
 	"check -r all q", "check -r leaks leaky", "check -r all leaky", "check -r leaks --output=json leaky", "check -r all -q leaky", "check -r all raw", "check -r all -f raw raw",
 	"check -r leaks corrupt", "check -r all corrupt", "check -r all --output=json corrupt", "check --repair=all q", "check -r all -U q", "check -r all missing",
 	"check -r all unclosed", "check -q -r all unclosed", "check -r all --output=json unclosed", "check -r all marked", "check -r leaks marked", "check -r all flags", "check -r leaks flags", "check -r all low",
-	"check -r leaks low",
+	"check -r leaks low", "check -r all norefs", "check -r all farrefs", "check -r all badsub", "check -r all claimed",
 }
 
 func TestRepair(t *testing.T) {
 	differential(t, repairLines,
 		difference{lines: "check -r (all mislaid|all snapl1|leaks snapbig)", why: "what can be mended is", images: true},
+		difference{
+			lines: "check -r all (no|far)refs", why: "refcounts that are made anew lie at the end", images: true,
+			stdout: `The following inconsistencies were found and repaired:\n\n    0 leaked clusters\n    2[12] corruptions\n\nDouble checking.*\nNo errors were found.*`,
+		},
+		difference{
+			lines: "check -r all claimed", why: "what metadata is referred to as stays",
+			stdout: nothing, stderr: `ERROR cluster 3 refcount=1 reference=2\n.*qemu-img: Check failed: 1 clusters of metadata are referred to as something else too.*`, code: exitCheckFailed,
+		},
 		difference{
 			lines: "check -r leaks corrupt", why: "leaks can be given back all the same",
 			stdout: `\n2 errors were found.*`, stderr: `(ERROR cluster 5 .*\n){2}ERROR OFLAG_COPIED .*`, code: exitCheckCorrupt,

@@ -103,6 +103,14 @@ poke mislaid2 131084 '\0\0'
 img create -f qcow2 -o extended_l2=on misext 1M
 io misext 'write -P 1 0 640k' 'write -z 0 64k'
 poke misext 262144 '\200\0\0\0\0\005\002\0'
+cp q claimed
+poke claimed 262144 '\200\0\0\0\0\003\0\0'
+cp q norefs
+poke norefs 59 '\0'
+cp q farrefs
+poke farrefs 52 '\001'
+cp ext badsub
+poke badsub $((0x4010b)) '\001'
 cp q reserved
 poke reserved 65543 '\007'
 img create -f qcow2 snapl1 1M

@@ -132,9 +132,10 @@ func (c *checkCommand) check(sh *shell, checker block.Checker, json bool) (r, me
 
 func (c *checkCommand) print(sh *shell, img *diskimg.Image, r, mended checked, json bool) error {
 	switch {
+	case c.quiet:
 	case json:
 		return writeJSON(sh.out, r.object(img, mended))
-	case !c.quiet:
+	default:
 		r.print(sh)
 	}
 	return nil
