@@ -137,7 +137,7 @@ func growFile(f block.File, size int64) error {
 }
 
 func (o *CreateOptions) validate() error {
-	for _, check := range []func() error{o.validateGeometry, o.validateVersion, o.validateFiles} {
+	for _, check := range []func() error{o.validateGeometry, o.validateBacking, o.validateRefcounts, o.validateData} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -153,13 +153,18 @@ func (o *CreateOptions) validate() error {
 
 var errTooLarge = block.Invalidf("The image size is too large for file format 'qcow2' (try using a larger cluster size)")
 
+// needsV3 is why something can't be in an image of version 2.
+const needsV3 = " supported with compatibility level 1.1 and above (use version=v3 or greater)"
+
 func (o *CreateOptions) validateGeometry() error {
 	cs := o.ClusterSize
 	switch {
+	case o.Version != 2 && o.Version != 3:
+		return block.Invalidf("Version %d of qcow2 does not exist; it is 2 or 3", o.Version)
+	case o.ExtendedL2 && o.Version == 2:
+		return block.Invalidf("Extended L2 entries are only" + needsV3)
 	case cs < 1<<minClusterBits || cs > 1<<maxClusterBits || cs&(cs-1) != 0:
 		return block.Invalidf("Cluster size must be a power of two between %d and %dk", 1<<minClusterBits, 1<<maxClusterBits>>10)
-	case o.RefcountBits < 1 || o.RefcountBits > 64 || o.RefcountBits&(o.RefcountBits-1) != 0:
-		return block.Invalidf("Refcount width must be a power of two and may not exceed 64 bits")
 	case o.Encryption > LUKS:
 		return block.Invalidf("Encryption method %d does not exist", o.Encryption)
 	case o.Size < 0:
@@ -174,39 +179,41 @@ func (o *CreateOptions) validateGeometry() error {
 	return nil
 }
 
-func (o *CreateOptions) validateVersion() error {
-	const needsV3 = " supported with compatibility level 1.1 and above (use version=v3 or greater)"
+func (o *CreateOptions) validateBacking() error {
 	switch {
-	case o.Version != 2 && o.Version != 3:
-		return block.Invalidf("Version %d of qcow2 does not exist; it is 2 or 3", o.Version)
-	case o.Version == 3:
-		return nil
-	case o.LazyRefcounts:
-		return block.Invalidf("Lazy refcounts only" + needsV3)
-	case o.RefcountBits != 16:
-		return block.Invalidf("Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)")
-	case o.Compression != Zlib:
-		return block.Invalidf("Non-zlib compression type is only" + needsV3)
-	case o.ExtendedL2:
-		return block.Invalidf("Extended L2 entries are only" + needsV3)
-	case o.DataFile != "" || o.Data != nil:
-		return block.Invalidf("External data files are only" + needsV3)
-	}
-	return nil
-}
-
-func (o *CreateOptions) validateFiles() error {
-	switch {
-	case o.DataFileRaw && o.DataFile == "" && o.Data == nil:
-		return block.Invalidf("data-file-raw requires data-file")
-	case o.DataFileRaw && o.BackingFile != "":
-		return block.Invalidf("Backing file and data-file-raw cannot be used at the same time")
-	case o.BackingFile != "" && o.Preallocation != block.PreallocOff && !o.ExtendedL2:
+	case o.BackingFile != "" && o.Preallocation != block.PreallocOff && !o.ExtendedL2 && !o.DataFileRaw:
 		return block.Invalidf("Backing file and preallocation can only be used at the same time if extended_l2 is on")
 	case len(o.BackingFile) > maxBackingName:
 		return block.Invalidf("Backing file name too long: %d bytes, the limit is %d", len(o.BackingFile), maxBackingName)
 	case o.BackingFile == "" && o.BackingFormat != "":
 		return block.Invalidf("Backing format cannot be used without backing file")
+	}
+	return nil
+}
+
+func (o *CreateOptions) validateRefcounts() error {
+	switch {
+	case o.LazyRefcounts && o.Version == 2:
+		return block.Invalidf("Lazy refcounts only" + needsV3)
+	case o.RefcountBits < 1 || o.RefcountBits > 64 || o.RefcountBits&(o.RefcountBits-1) != 0:
+		return block.Invalidf("Refcount width must be a power of two and may not exceed 64 bits")
+	case o.RefcountBits != 16 && o.Version == 2:
+		return block.Invalidf("Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)")
+	}
+	return nil
+}
+
+func (o *CreateOptions) validateData() error {
+	external := o.DataFile != "" || o.Data != nil
+	switch {
+	case o.DataFileRaw && !external:
+		return block.Invalidf("data-file-raw requires data-file")
+	case o.DataFileRaw && o.BackingFile != "":
+		return block.Invalidf("Backing file and data-file-raw cannot be used at the same time")
+	case external && o.Version == 2:
+		return block.Invalidf("External data files are only" + needsV3)
+	case o.Compression != Zlib && o.Version == 2:
+		return block.Invalidf("Non-zlib compression type is only" + needsV3)
 	}
 	return nil
 }
