@@ -13,7 +13,7 @@ import (
 func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	now := d.Size()
 	switch {
-	case size < 0:
+	case size < 0 || roundUp(size) < size:
 		return block.Invalidf("a disk can't have a size of %d bytes", size)
 	case d.window > 0:
 		return block.Unsupportedf("Cannot resize fixed-size raw disks")

@@ -85,6 +85,9 @@ func (sh *shell) parseChange(s string) (sign byte, n int64, err error) {
 	return sign, int64(v), nil
 }
 
+// maxDisk is how large disks are for QEMU at most, in bytes.
+const maxDisk = 1<<63 - 1<<30
+
 func (c *resizeCommand) resize(sh *shell, img *diskimg.Image, change byte, n int64, mode block.Preallocation) error {
 	old := img.Size()
 	switch change {
@@ -102,6 +105,8 @@ func (c *resizeCommand) resize(sh *shell, img *diskimg.Image, change byte, n int
 		return messages{"Use the --shrink option to perform a shrink operation.",
 			"warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
 				"Before performing such an operation, make sure there is no important data there."}
+	case n > maxDisk:
+		return failf("offset(%d) exceeds maximum(%d)", n, int64(maxDisk))
 	}
 	resizer, ok := block.As[block.Resizer](img)
 	if !ok {
