@@ -277,10 +277,17 @@ func (i *Image) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// WriteZeroes makes [off, off+n) read as zero.
+// WriteZeroes makes [off, off+n) read as zero. With NoFallback it returns
+// ErrUnsupported if the format would have to write zeros as data; a part of the
+// range may be zero by then.
 func (i *Image) WriteZeroes(off, n int64, flags ZeroFlags) error {
 	if err := i.mayWrite("write zeroes", off, n); err != nil || n == 0 {
 		return err
+	}
+	if flags&NoFallback != 0 {
+		if q, ok := i.layer.(QuickZeroer); !ok || !q.ZeroesQuickly() {
+			return i.fail("write zeroes", off, ErrUnsupported)
+		}
 	}
 	i.startWrite()
 	defer i.endWrite()

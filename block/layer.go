@@ -41,6 +41,9 @@ const (
 	// OwnZeroes asks the layer to hold the zeros itself, also where there is
 	// nothing below it now: something will be. A layer may ignore it.
 	OwnZeroes
+	// NoFallback has WriteZeroes fail with ErrUnsupported where zeros would
+	// have to be written like other data. Only a QuickZeroer is given it.
+	NoFallback
 )
 
 // The abilities below are had by some layers only. As finds them.
@@ -55,6 +58,12 @@ type (
 	Pinner interface {
 		Pin() (token uint32)
 		Unpin(token uint32)
+	}
+	// QuickZeroer is a layer that knows NoFallback.
+	QuickZeroer interface {
+		// ZeroesQuickly reports whether there is any way to write zeros but as
+		// data.
+		ZeroesQuickly() bool
 	}
 	// CompressedWriter stores guest data compressed.
 	CompressedWriter interface {

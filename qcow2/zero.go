@@ -21,7 +21,12 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 	}
 	defer d.markDirty(off, n)
 	own := flags&block.OwnZeroes != 0
-	asData := func(from, to guestOff) error { return d.zeroAsData(from, to, own) }
+	asData := func(from, to guestOff) error {
+		if flags&block.NoFallback != 0 {
+			return block.ErrUnsupported
+		}
+		return d.zeroAsData(from, to, own)
+	}
 	if flags&block.MayUnmap != 0 && !own && d.punchable() {
 		return d.settle(d.punchRaw(off, n, asData))
 	}
@@ -31,48 +36,69 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 	mark := func(e l2Entry, units uint64) (l2Entry, change) {
 		return d.zeroed(e, units, flags&block.MayUnmap != 0)
 	}
-	edge := func(from, to guestOff) error { return d.zeroEdge(from, to, mark) }
+	edge := func(from, to guestOff) error { return d.zeroEdge(from, to, asData, mark) }
 	return d.settle(d.eachUnit(off, n, edge, mark))
 }
 
-// zeroEdge makes parts of units zero. A unit that reads as zero anyway becomes
-// zero as a whole; in others zeros are written, and also in whole units that it
-// is called for.
-func (d *disk) zeroEdge(from, to guestOff, mark func(l2Entry, uint64) (l2Entry, change)) error {
+// zeroEdge makes parts of units zero. A unit of which the rest reads as zero
+// anyway becomes zero as a whole; in others zeros are written, and also in whole
+// units that it is called for.
+func (d *disk) zeroEdge(from, to guestOff, asData func(from, to guestOff) error, mark func(l2Entry, uint64) (l2Entry, change)) error {
 	if int64(to-from) >= 1<<d.geo.unitBits {
-		return d.zeroAsData(from, to, false)
+		return asData(from, to)
 	}
 	for from < to {
-		start := from &^ (1<<d.geo.unitBits - 1)
-		end := min(start+1<<d.geo.unitBits, guestOff(d.Size()))
-		done, err := d.zeroIdle(start, end, mark)
+		next := min(to, from&^(1<<d.geo.unitBits-1)+1<<d.geo.unitBits)
+		done, err := d.zeroIdle(from, next, mark)
 		if err == nil && !done {
-			err = d.zeroAsData(from, min(to, end), false)
+			err = asData(from, next)
 		}
 		if err != nil {
 			return err
 		}
-		from = end
+		from = next
 	}
 	return nil
 }
 
-// zeroIdle has the unit [start, end) changed if it reads as zero and holds no
-// data, nor is part of a compressed cluster.
-func (d *disk) zeroIdle(start, end guestOff, mark func(l2Entry, uint64) (l2Entry, change)) (done bool, err error) {
+// zeroIdle has the unit changed of which [from, to) is a part, if the rest of it
+// reads as zero, and if it holds no data and is no part of a compressed cluster.
+func (d *disk) zeroIdle(from, to guestOff, mark func(l2Entry, uint64) (l2Entry, change)) (done bool, err error) {
 	if err := d.relieve(); err != nil {
 		return false, err
 	}
+	start := from &^ (1<<d.geo.unitBits - 1)
+	end := min(start+1<<d.geo.unitBits, guestOff(d.Size()))
 	r := d.ranges.Acquire(d.geo.alignDown(int64(start)), d.geo.clusterSize)
 	defer d.ranges.Release(r)
-	if !d.oldIsZero(start, end) {
-		return false, nil
+	e, err := d.Resolve(int64(start), int64(end-start))
+	if err != nil || e.Kind != block.Zero && e.Kind != block.Below || !d.showsZeros(start, from) || !d.showsZeros(to, end) {
+		return false, err
 	}
 	err = d.changeHeld(start, end, mark)
 	if errors.Is(err, errPartOfCompressed) {
 		return false, nil
 	}
 	return true, err
+}
+
+// showsZeros is oldIsZero of a range that lies within the disk, where holes count
+// too that the file of a backing image has.
+func (d *disk) showsZeros(from, to guestOff) bool {
+	for e, err := range d.self.Extents(int64(from), int64(to-from)) {
+		if err != nil || e.Kind != block.Zero && !isHoleBelow(e) {
+			return false
+		}
+	}
+	return true
+}
+
+func isHoleBelow(e block.Extent) bool {
+	if e.Depth == 0 || e.Kind != block.Data || !e.MayBeZero {
+		return false
+	}
+	data, end, err := block.NextData(e.File, e.Offset)
+	return err == nil && (data >= e.Offset+e.Length || data == end)
 }
 
 // canMarkZero reports whether an entry can say that a cluster reads as zero.
@@ -84,6 +110,9 @@ func (d *disk) canMarkZero() bool {
 	}
 	return d.geo.v3 || d.backing == nil
 }
+
+// ZeroesQuickly implements block.QuickZeroer.
+func (d *disk) ZeroesQuickly() bool { return d.geo.v3 }
 
 // Discard implements block.Layer. Whole clusters are freed and read as zero;
 // the edges stay as they are. Where an entry can't say zero, nothing is freed:
@@ -167,7 +196,7 @@ func (d *disk) eachUnit(off, n int64, edge func(from, to guestOff) error, f func
 	if off+n == d.Size() {
 		end = max(end, off+n) // the last unit may be cut off by the end of the disk
 	}
-	if start >= end {
+	if start > end {
 		return edge(guestOff(off), guestOff(off+n))
 	}
 	if err := edge(guestOff(off), guestOff(start)); err != nil {

@@ -157,6 +157,12 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 	})
 }
 
+// ZeroesQuickly implements block.QuickZeroer.
+func (d *disk) ZeroesQuickly() bool {
+	_, ok := d.f.(block.ZeroWriter)
+	return ok
+}
+
 func (d *disk) Discard(off, n int64) error {
 	return d.guarded(change{off, n, nil}, func() error {
 		if err := block.PunchHole(d.f, d.offset+off, n); !errors.Is(err, block.ErrUnsupported) {

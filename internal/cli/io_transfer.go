@@ -380,11 +380,14 @@ func (s *ioSession) store(t *transfer, p []byte) (err error) {
 	return err
 }
 
-func (t *transfer) zeroFlags() block.ZeroFlags {
+func (t *transfer) zeroFlags() (flags block.ZeroFlags) {
 	if t.unmap {
-		return block.MayUnmap
+		flags |= block.MayUnmap
 	}
-	return 0
+	if t.noFallback {
+		flags |= block.NoFallback
+	}
+	return flags
 }
 
 func (s *ioSession) aioRead(words []string) error {
