@@ -23,7 +23,7 @@ func (d *disk) Preallocate(mode block.Preallocation) error {
 // preallocateRange is Preallocate for clusters that have no space.
 func (d *disk) preallocateRange(off, end int64, mode block.Preallocation) error {
 	for off < end {
-		a, err := d.preallocate(guestOff(off), end-off)
+		a, err := d.preallocate(guestOff(off), end-off, mode == block.PreallocMetadata)
 		if err != nil {
 			return err
 		}
@@ -39,7 +39,7 @@ func (d *disk) preallocateRange(off, end int64, mode block.Preallocation) error 
 }
 
 // preallocate links a run of guest clusters to new host clusters.
-func (d *disk) preallocate(off guestOff, n int64) (allocation, error) {
+func (d *disk) preallocate(off guestOff, n int64, keepsZero bool) (allocation, error) {
 	if err := d.relieve(); err != nil {
 		return allocation{}, err
 	}
@@ -51,6 +51,7 @@ func (d *disk) preallocate(off guestOff, n int64) (allocation, error) {
 		return a, err
 	}
 	a.from, a.to = a.off, a.off // no unit is filled
+	a.keepsZero = keepsZero
 	err = d.blank(&a)
 	if err == nil {
 		err = d.publish(&a)

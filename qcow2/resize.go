@@ -50,7 +50,7 @@ func (d *disk) mayResize(size int64, o block.ResizeOptions) error {
 	case size < d.Size() && !o.Shrink:
 		return block.Invalidf("shrinking from %d to %d bytes would lose what lies beyond, and was not allowed", d.Size(), size)
 	case size < d.Size() && o.Preallocation != block.PreallocOff:
-		return block.Invalidf("Preallocation can't be used for shrinking files")
+		return block.Invalidf("Preallocation can't be used for shrinking an image")
 	case size > maxSize || d.geo.l1Entries(size) > maxL1Bytes/8:
 		return block.Errorf(syscall.EFBIG, "Failed to grow the L1 table: File too large")
 	}
@@ -94,7 +94,7 @@ func (d *disk) prepareNew(old, size int64, mode block.Preallocation) error {
 	if err := d.zeroTail(guestOff(old), guestOff(whole)); err != nil {
 		return err
 	}
-	if err := d.zeroNew(d.geo.alignUp(old), d.geo.alignUp(size)); err != nil {
+	if err := d.zeroNew(old, d.geo.alignUp(size)); err != nil {
 		return err
 	}
 	start := whole
@@ -161,30 +161,19 @@ func (d *disk) zeroTail(from, to guestOff) error {
 	return nil
 }
 
-// zeroNew has the entries of whole clusters say zero where they say anything, or
-// a backing image would show. Where they can't, they say nothing.
-func (d *disk) zeroNew(off, end int64) error {
-	below := int64(0)
-	if d.backing != nil && d.canMarkZero() {
-		below = d.geo.alignUp(d.backing.Size())
-	}
+// zeroNew has the entries of whole clusters behind old say zero if a backing image
+// would show in any. Where they can't, and else, they say nothing.
+func (d *disk) zeroNew(old, end int64) error {
 	mark := func(e l2Entry, _ uint64) (l2Entry, change) {
-		if d.geo.v3 && d.canMarkZero() {
-			return d.zeroEntry(), free
-		}
-		return l2Entry{}, free
-	}
-	if off < below {
-		if err := d.eachWhole(off, min(end, below), mark); err != nil {
-			return err
-		}
-	}
-	return d.eachWhole(max(off, below), end, func(e l2Entry, _ uint64) (l2Entry, change) {
 		if e == (l2Entry{}) {
 			return e, keep
 		}
 		return l2Entry{}, free
-	})
+	}
+	if d.backing != nil && d.backing.Size() > old && d.geo.v3 && d.canMarkZero() {
+		mark = func(l2Entry, uint64) (l2Entry, change) { return d.zeroEntry(), free }
+	}
+	return d.eachWhole(d.geo.alignUp(old), end, mark)
 }
 
 // eachWhole changes the entries of whole clusters.

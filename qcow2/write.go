@@ -149,6 +149,9 @@ type allocation struct {
 	// The bytes that will be valid in the host clusters, in guest offsets:
 	// what is written and what is copied around it.
 	from, to guestOff
+
+	// What says zero is to go on saying it, though it gets space.
+	keepsZero bool
 }
 
 func (a *allocation) end(g *geometry) int64 { return int64(a.off) + a.clusters<<g.clusterBits }

@@ -20,7 +20,7 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	case size < now && !o.Shrink:
 		return block.Invalidf("shrinking from %d to %d bytes would lose what lies beyond, and was not allowed", now, size)
 	case size < now && o.Preallocation != block.PreallocOff:
-		return block.Invalidf("Preallocation can't be used for shrinking files")
+		return block.Invalidf("Cannot use preallocation for shrinking files")
 	case o.Preallocation == block.PreallocMetadata:
 		return block.Unsupportedf("Unsupported preallocation mode: %s", o.Preallocation)
 	}

@@ -143,10 +143,12 @@ func (s *ioSession) open(words []string) error {
 	switch {
 	case err != nil:
 		return err
+	case len(args) > 1:
+		return errIOUsage
 	case s.img != nil:
 		return failf("file open already, try 'help close'")
-	case len(args) > 1 || len(args) == 0 && list.text == "":
-		return errIOUsage
+	case len(args) == 0 && list.text == "":
+		return failf("can't open: Must specify either driver or file")
 	case len(args) == 1:
 		o.name, o.named = args[0], true
 	}

@@ -141,6 +141,9 @@ func (s *ioSession) tell(w *ioWord, err error) {
 	case errors.Is(err, errIOUsage):
 		fmt.Fprintln(s.out, w.usage())
 	case errors.As(err, &bad):
+		if bad.flag == 0 {
+			bad.flag = '-' // commands have no long options
+		}
 		fmt.Fprintf(s.sh.err, "%s: %s\n", w.name, bad.asGetopt())
 		fmt.Fprintln(s.out, findIOWord(w.name).usageByName())
 	case errors.As(err, &says):

@@ -26,6 +26,10 @@ qemu-io -f qcow2 -c 'write -q -P 17 0 1M' base
 qemu-img create -q -f qcow2 -b base -F qcow2 over
 qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k ext 4M
 qemu-img create -q -f qcow2 empty 0
+qemu-img create -q -f qcow2 -o compat=0.10 old 1M
+qemu-img create -q -f qed e 1M
+qemu-img create -q -f raw holes 1M
+qemu-io -f raw -c 'write -q 100000 500k' holes
 printf abc > pattern
 : > nothing
 printf '[foo]\n' > group.conf
@@ -51,6 +55,10 @@ var ioSessions = []ioSessionCase{
 	{"beyond the end", nil, "read 0 2M\nwrite 1M 512\nwrite 1048575 1\nwrite 0 0\nread 1M 0\nread 3M 0\nwrite 3M 0\ndiscard 1M 512\nread 9223372036854775807 1", false},
 	{"zeros", nil, "write 0 1M\nwrite -z 0 64k\nwrite -zu 64k 64k\nwrite -zn 128k 64k\nread -P 0 0 192k\nmap\nwrite -u 0 1\nwrite -n 0 1\nwrite -zP 1 0 1\nwrite -zs pattern 0 1\nwrite -bz 0 512", false},
 	{"VM state", nil, "write -b -P 3 0 1k\nread -b -P 3 512 512\nread -b 1 512\nread -b 0 100\nread -b -P 1 -s 600 3 512\nread -b 64k 512\nwrite -b 512 1", false},
+	{"zeros in parts of clusters", nil, "write -z 1k 100k\nwrite -z 600k 2k\nmap\nwrite 128k 64k\nwrite -z 130k 100k\nmap\nclose\nopen over\nwrite -z 1M 100k\nmap\ntruncate 1000k\ntruncate 2M\nmap\nwrite -z 1100k 8k\nmap\nclose\nopen ext\nwrite -z 5k 9k\nwrite 64k 4k\nwrite -z 65k 9k\nmap", false},
+	{"zeros above the end of the data below", nil, "close\nopen -o driver=qcow2,backing.driver=raw,backing.file.filename=holes over\nwrite -z 50000 60000\nwrite -z 10k 1k\nwrite -z 620k 1k\nmap", false},
+	{"zeros and not as data", nil, "write -zn 1k 100k\nwrite 256k 64k\nwrite -zn 250k 10k\nwrite -zn 200k 60k\nwrite -znu 256k 64k\nmap\nclose\nopen -o driver=raw r\nwrite -zn 3k 5k\nclose\nopen old\nwrite -zn 0 64k\nclose\nopen e\nwrite -zn 0 64k", false},
+	{"longer than before, above a longer one", nil, "close\nopen over\ntruncate 512k\ntruncate 4M\nmap\ntruncate 1M\ntruncate -m metadata 3M\nmap\ntruncate -m full 512k\nclose\nopen -o driver=raw r\ntruncate -m full 512k", false},
 	{"numbers", nil, "write 0x200 0x400\nwrite 1.5k 512\nwrite 1e3 512\nwrite 0 1K\nwrite 0 1b\nwrite 010 1\nwrite +5 1\nwrite a 1\nwrite 0 b\nwrite 0 1z\nwrite 0 9E\nwrite 0 3G\nwrite -z 0 3G\nread 0 3G\nwrite -1 512\nwrite 0 -1\ndiscard 0 3G\nwritev 0 3G\nwritev 0 1G 1500M", false},
 	{"patterns", nil, "write -P 256 0 1k\nwrite -P xx 0 1k\nwrite -P 0x1ff 0 1\nwrite -P -1 0 1\nwrite -P 010 0 4\nread -v 0 4\nwrite -s pattern 0 1k\nread -v 0 20\nwrite -s nofile 0 1k\nwrite -s nothing 0 1k\nwrite -s pattern -P 1 0 1k", false},
 	{"part of a pattern", nil, "read -P 1 -s 10 -l 20 0 1k\nread -s 1 0 1k\nread -l 5 0 1k\nread -P 0 -s 1020 -l 20 0 1k\nread -P 0 -s 2000 0 1k\nread -P 0 -s x 0 1k\nread -P 0 -l x 0 1k\nread -a 0 1k\nread -p 0 1000\nread -P 5 -s 512 0 1k\nread -P 0 -l 100 0 1k", false},
@@ -68,6 +76,8 @@ var ioSessions = []ioSessionCase{
 	{"sizes", nil, "write 0 64k\ntruncate 2M\nlength\ntruncate\ntruncate x\ntruncate -m foo 3M\ntruncate -m off 3M\ntruncate -x 3M\nlength\nread -P 0 1M 2M\nmap", false},
 	{"flush and sleep", nil, "flush\nflush 1\nsleep\nsleep 10\nsleep -1\nsleep x\nsleep 1.5\nsleep 0x1", false},
 	{"no such command", nil, "foo\nquit\nlength", false},
+	{"no such option", nil, "read --q 0 1\nopen --foo\ntruncate --x 1\n--", false},
+	{"opened by nothing", nil, "open a b\nclose\nopen -r\nopen --\nopen a b", false},
 	{"quit", nil, "quit\nfoo", false},
 	{"aliases", nil, "r 0 1k\nw 0 1k\ni\nl\nt 1M\nd 0 1k\nf\nc\no\nq", false},
 	{"close and open", nil, "close\nlength\nopen a\nlength\nopen a\nclose\nopen -r a\nwrite 0 1k\nclose\nopen -x\nopen nofile\nopen -t foo a\nopen -d foo a\nopen -i foo a\nopen -U a\nopen -rU a\nlength", false},
@@ -97,7 +107,7 @@ var ioArguments = []string{
 	"-c map -c 'alloc 0 2M' -c 'read -P 17 0 1M' -c 'write 1M 64k' -c map over", "-c map -c 'alloc 0' -c info empty",
 	"-f raw -c map -c info -c 'alloc 0 1M' -c 'alloc 512k' -c 'write -P 2 512k 1k' -c 'write -c 0 64k' -c 'truncate 512k' -c length r",
 	"-f raw -c 'write -b 0 512' -c 'read -b 0 512' r", "-c 'write 2k 1k' -c map -c info -c 'discard 0 128k' -c map ext",
-	"-c 'write 512 1k' -c 'read 0 2k' r",
+	"-c 'write 512 1k' -c 'read 0 2k' r", "-c 'help foo' a",
 }
 
 func TestIOSessions(t *testing.T) {

@@ -49,8 +49,7 @@ func (s *ioSession) help(words []string) error {
 	}
 	w := findIOWord(words[1])
 	if w == nil {
-		fmt.Fprintf(s.out, "command %s not found\n", words[1])
-		return nil
+		return saysf("command %s not found", words[1])
 	}
 	fmt.Fprintln(s.out, w.usage())
 	if w.about != "" {
