@@ -15,7 +15,9 @@ import (
 
 	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/faultfile"
 	"github.com/diskimg/diskimg/internal/qemu"
+	"github.com/diskimg/diskimg/internal/zero"
 	"github.com/diskimg/diskimg/job"
 	"github.com/diskimg/diskimg/storage"
 	"github.com/diskimg/diskimg/vhd"
@@ -402,5 +404,39 @@ func TestNoInvalidate(t *testing.T) {
 			t.Errorf("%s: %v", subformat, err)
 		}
 		must(t, img.Close())
+	}
+}
+
+// Emptying that fails half way forgets all blocks: those made later, where they
+// were, are hidden from the parent on disk too.
+func TestEmptyFails(t *testing.T) {
+	s := &scenario{parents: map[string]*storage.Memory{}}
+	s.options = vhd.CreateOptions{Size: 24 << 10, BlockSize: 4096}
+	s.makeParent(t, "one", 32<<10)
+	m, plan := storage.NewMemory(), faultfile.NewPlan(faultfile.Fault{})
+	must(t, vhd.Create(m, &s.options))
+	img, err := s.open(plan.Wrap(m.Reopen()), true)
+	must(t, err)
+	_, err = img.WriteAt(make([]byte, 4096), 0)
+	must(t, err)
+	r, _ := block.As[block.Resizer](img)
+	must(t, r.Resize(600<<10, block.ResizeOptions{})) // the table lies behind the block now
+	must(t, img.Flush())
+	plan.Set(faultfile.Fault{Kind: faultfile.Punch, N: 1})
+	e, _ := block.As[block.Emptier](img)
+	if err := e.MakeEmpty(); err == nil || plan.Hits() != 1 {
+		t.Fatalf("emptying: %v, %d faults", err, plan.Hits())
+	}
+	must(t, r.Resize(24<<10, block.ResizeOptions{Shrink: true}))
+	must(t, r.Resize(32<<10, block.ResizeOptions{}))
+	must(t, img.Close())
+	img, err = s.open(m.Reopen(), false)
+	must(t, err)
+	defer img.Close()
+	p := make([]byte, 8<<10)
+	_, err = img.ReadAt(p, 24<<10)
+	must(t, err)
+	if !zero.Is(p) {
+		t.Error("the parent shows where the disk has become longer")
 	}
 }

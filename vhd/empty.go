@@ -37,14 +37,13 @@ func (d *disk) dropBlocks(first int64) error {
 		return err
 	}
 	copy(d.bat[first:], none)
+	gone = slices.DeleteFunc(gone, func(e uint32) bool { return e == unused })
+	for _, e := range gone {
+		d.bitmaps.Forget(int64(e)*sectorSize, d.bitmapSize)
+	}
 	end := d.contentEnd()
 	for _, e := range gone {
-		at := int64(e) * sectorSize
-		if e == unused {
-			continue
-		}
-		d.bitmaps.Forget(at, d.bitmapSize)
-		if at < end {
+		if at := int64(e) * sectorSize; at < end {
 			if err := punch(d.file, at, d.span()); err != nil {
 				return err
 			}
