@@ -46,7 +46,7 @@ func (s *Settings) keyChange(prefix string, c AmendControl) (k *block.KeyChange,
 	if !s.Has(prefix + "state") {
 		return nil, block.Invalidf("Parameter 'state' is missing")
 	}
-	k = &block.KeyChange{Force: c.Force, IterTime: time.Duration(s.Number(prefix+"iter-time")) * time.Millisecond}
+	k = &block.KeyChange{Force: c.Force, IterTime: s.iterTime(prefix)}
 	if s.Has(prefix + "keyslot") {
 		slot := int(s.Number(prefix + "keyslot"))
 		k.Slot = &slot
@@ -128,12 +128,21 @@ func (s *Settings) without(options []Option) error {
 	return nil
 }
 
+// iterTime returns how long a passphrase is to take. 0, unlike nothing, is as
+// short as it may be.
+func (s *Settings) iterTime(prefix string) time.Duration {
+	if s.Has(prefix+"iter-time") && s.Number(prefix+"iter-time") == 0 {
+		return 1
+	}
+	return time.Duration(s.Number(prefix+"iter-time")) * time.Millisecond
+}
+
 // luks returns the settings for a LUKS header.
 func (s *Settings) luks(prefix string) qcow2.LUKSOptions {
 	return qcow2.LUKSOptions{
 		Cipher: s.Text(prefix + "cipher-alg"), Mode: s.Text(prefix + "cipher-mode"), IVGen: s.Text(prefix + "ivgen-alg"),
 		IVHash: s.Text(prefix + "ivgen-hash-alg"), Hash: s.Text(prefix + "hash-alg"),
-		IterTime: time.Duration(s.Number(prefix+"iter-time")) * time.Millisecond,
+		IterTime: s.iterTime(prefix),
 	}
 }
 

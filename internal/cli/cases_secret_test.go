@@ -162,3 +162,15 @@ func TestSecrets(t *testing.T) {
 	}
 	differential(t, lines, allowed...)
 }
+
+// The shortest time for a passphrase is that of the fewest iterations.
+func TestShortestIterTime(t *testing.T) {
+	t.Chdir(t.TempDir())
+	create := []string{qemuImg, "create", "--object", "secret,id=s,data=abc", "-f", "luks", "-o", "key-secret=s,iter-time=0", "new", "1M"}
+	if r := run(t, create...); r.code != 0 {
+		t.Fatal(r)
+	}
+	if r := run(t, qemuImg, "info", "new"); !strings.Contains(r.stdout, "iters: 1000\n") {
+		t.Error(r)
+	}
+}
