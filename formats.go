@@ -4,6 +4,7 @@ package diskimg
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -85,6 +86,9 @@ type FormatOptions struct {
 // allowed.
 var Formats = []Format{qcow2Format, qedFormat, vpcFormat, luksFormat, rawFormat}
 
+// ErrUnknownFormat: a format that is not in the table. It is a block.ErrUnsupported.
+var ErrUnknownFormat = fmt.Errorf("unknown format: %w", block.ErrUnsupported)
+
 // FindFormat returns the row with that name from Formats.
 func FindFormat(name string) (*Format, error) { return findFormat(Formats, name) }
 
@@ -94,12 +98,12 @@ func findFormat(formats []Format, name string) (*Format, error) {
 	case i >= 0:
 		return &formats[i], nil
 	case slices.Contains(foreignFormats, name):
-		return nil, block.Unsupportedf("Format '%s' is not supported", name)
+		return nil, block.Errorf(ErrUnknownFormat, "Format '%s' is not supported", name)
 	}
 	if slices.Contains(foreignDrivers, name) || slices.Contains(foreignProtocols, name) {
 		return nil, block.Unsupportedf("Driver '%s' is not supported", name)
 	}
-	return nil, block.Unsupportedf("Unknown driver '%s'", name)
+	return nil, block.Errorf(ErrUnknownFormat, "Unknown driver '%s'", name)
 }
 
 // foreignDrivers are those that QEMU knows besides and this module does not.
@@ -114,9 +118,9 @@ func FindCreator(name string) (*Format, error) {
 	case err == nil && f.Create != nil:
 		return f, nil
 	case err == nil || slices.Contains(foreignFormats, name):
-		return nil, block.Unsupportedf("Format driver '%s' does not support image creation", name)
+		return nil, block.Errorf(ErrUnknownFormat, "Format driver '%s' does not support image creation", name)
 	}
-	return nil, block.Unsupportedf("Unknown file format '%s'", name)
+	return nil, block.Errorf(ErrUnknownFormat, "Unknown file format '%s'", name)
 }
 
 // fileFormat returns the row of files, which are as raw images are.

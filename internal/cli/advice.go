@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
 )
 
@@ -27,7 +28,8 @@ var advices = []advised{
 	{block.ErrFormat, "without -f the format is found out from the image"},
 	{block.ErrCorrupt, "'diskimg check FILE' lists what is wrong; make a copy before 'diskimg check -r all FILE' mends it"},
 	{block.ErrBroken, "nothing more was written; 'diskimg check FILE' tells what state the image is in"},
-	{block.ErrPassphrase, "give it with --object secret,id=key,file=PATH --image-opts driver=FORMAT,encrypt.key-secret=key,file.filename=FILE"},
+	{block.ErrPassphrase, "give it with --object secret,id=key,file=PATH --image-opts driver=qcow2,encrypt.key-secret=key,file.filename=FILE, or of a LUKS disk with driver=luks,key-secret=key"},
+	{diskimg.ErrUnknownFormat, "formats are " + strings.Join(formatNames(), ", ")},
 }
 
 // advise prints what to do about err, if something is known.

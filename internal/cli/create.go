@@ -101,7 +101,9 @@ func (c *createCommand) advise(err error, args []string) error {
 	f, unknown := diskimg.FindCreator(c.format)
 	switch {
 	case unknown != nil:
-		return advised{err, "formats are " + strings.Join(formatNames(), ", ")}
+		return err
+	case errors.Is(err, block.ErrPassphrase):
+		return advised{err, "give it with --object secret,id=key,file=PATH -o " + keyOption(c.format) + "=key"}
 	case slices.ContainsFunc(c.list.pairs(), func(p pair) bool { return !p.bare && !hasOption(f, p.key) }):
 		return advised{err, "'diskimg create -f " + c.format + " -o help' lists what there is for -o"}
 	case c.backing != nil && c.backingFormat == nil:

@@ -33,13 +33,17 @@ func (o *objects) wipe() {
 // passphrase finds the secret for an image.
 func (o *objects) passphrase(r diskimg.KeyRequest) ([]byte, error) {
 	if r.Secret == "" {
-		prefix := ""
-		if r.Format == "qcow2" {
-			prefix = "encrypt."
-		}
-		return nil, block.Errorf(block.ErrPassphrase, "Parameter '%skey-secret' is required for cipher", prefix)
+		return nil, block.Errorf(block.ErrPassphrase, "Parameter '%s' is required for cipher", keyOption(r.Format))
 	}
 	return o.copyOf(r.Secret)
+}
+
+// keyOption names the option for the passphrase of an image.
+func keyOption(format string) string {
+	if format == "qcow2" {
+		return "encrypt.key-secret"
+	}
+	return "key-secret"
 }
 
 // copyOf returns a copy of a secret.
