@@ -27,13 +27,16 @@ func (d *disk) CreateSnapshot(s block.Snapshot) (block.Snapshot, error) {
 // longer needed, and then gives back what has become free. The file ends where it
 // did, or where what it holds ends.
 func (d *disk) changeSnapshots(done string, change func() (dropped []uint64, err error)) error {
+	if !d.writable {
+		return block.ErrReadOnly
+	}
 	return d.alone(func() error {
 		d.because(bySnapshot)
 		defer d.because(byOther)
 		end := d.fileEnd
 		dropped, err := change()
 		if err != nil {
-			if d.broken == nil {
+			if d.fileEnd > end {
 				_ = d.giveEndBack(end) // what counts is why there is no change
 			}
 			return err

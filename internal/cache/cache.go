@@ -53,8 +53,8 @@ func (c *Cache) Get(off int64) *Block {
 // there. mu is the owner's lock, which is not held, neither when Load is called
 // nor while read runs. While one goroutine reads a block others wait for it, so
 // it can't change on disk between being read and being cached. Afterwards the
-// block may not be there, because others needed the room or the cache was
-// cleared meanwhile: the caller looks again.
+// block may not be there, because others needed the room or it was forgotten
+// meanwhile: the caller looks again.
 func (c *Cache) Load(mu sync.Locker, off int64, read func(p []byte) error) error {
 	done := c.begin(mu, off)
 	if done == nil {
@@ -66,7 +66,7 @@ func (c *Cache) Load(mu sync.Locker, off int64, read func(p []byte) error) error
 	defer mu.Unlock()
 	defer close(done)
 	if c.loads[off] != done {
-		return nil // cleared
+		return nil // forgotten
 	}
 	delete(c.loads, off)
 	if err == nil {
@@ -191,9 +191,10 @@ func (c *Cache) Written(taken []*Block) {
 }
 
 // Forget drops the blocks in [off, off+n), dirty or not: the table they belong
-// to is no more.
+// to is no more, or is another one. What is being read there now is not kept.
 func (c *Cache) Forget(off, n int64) {
 	for at := off; at < off+n; at += int64(c.size) {
+		delete(c.loads, at)
 		if b := c.blocks[at]; b != nil {
 			delete(c.blocks, at)
 			c.remove(b)

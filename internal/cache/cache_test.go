@@ -298,13 +298,16 @@ func TestLoadKeepsNothing(t *testing.T) {
 	if err := c.Load(&mu, 8, func([]byte) error { return failure }); err != failure || c.Get(8) != nil {
 		t.Errorf("%v, %v", err, c.Get(8))
 	}
-	err := c.Load(&mu, 8, func(p []byte) error {
-		mu.Lock()
+	for name, forget := range map[string]func(){"Clear": c.Clear, "Forget": func() { c.Forget(0, 16) }} {
+		err := c.Load(&mu, 8, func(p []byte) error {
+			mu.Lock()
+			forget()
+			mu.Unlock()
+			return c.Load(&mu, 8, func(p []byte) error { copy(p, "new "); return nil })
+		})
+		if b := c.Get(8); err != nil || b == nil || string(b.Data) != "new " {
+			t.Errorf("%s: %v, %v", name, err, b)
+		}
 		c.Clear()
-		mu.Unlock()
-		return c.Load(&mu, 8, func(p []byte) error { copy(p, "new "); return nil })
-	})
-	if b := c.Get(8); err != nil || b == nil || string(b.Data) != "new " {
-		t.Errorf("%v, %v", err, b)
 	}
 }
