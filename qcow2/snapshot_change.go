@@ -36,9 +36,7 @@ func (d *disk) changeSnapshots(done string, change func() (dropped []uint64, err
 		end := d.fileEnd
 		dropped, err := change()
 		if err != nil {
-			if d.fileEnd > end {
-				_ = d.giveEndBack(end) // what counts is why there is no change
-			}
+			_ = d.giveEndBack(end) // what counts is why there is no change
 			return err
 		}
 		if err = d.dropTree(dropped); err == nil {
@@ -126,12 +124,13 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 		return block.Errorf(block.ErrNoSpace, "snapshot table needs %d bytes, the limit is %d (%w)", len(table), maxSnapshotTable, syscall.EFBIG)
 	}
 	end := d.sharedL1(s.VMStateSize)
+	// Before anything is written, a snapshot that can't be is refused.
+	if err := d.mayShare(d.l1[:end]); err != nil {
+		return err
+	}
 	moves := func(at int, data []byte) (bool, error) {
 		if at >= end {
 			return false, nil
-		}
-		if err := d.mayShareTable(data, hostOff(d.l1[at]&offsetMask)); err != nil {
-			return false, err
 		}
 		return d.anyCopied(data)
 	}
