@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/diskimg/diskimg"
+	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/sentence"
 	"github.com/diskimg/diskimg/internal/size"
 	"github.com/diskimg/diskimg/job"
@@ -126,7 +128,11 @@ func (c *benchCommand) bench(sh *shell, img *diskimg.Image) error {
 	}
 	took, err := job.Bench(sh.ctx, img, o)
 	if err != nil {
-		return &sentence.Error{Text: "Failed request: " + sentence.Of(err), Err: err}
+		why := sentence.Of(err)
+		if sh.emulate && errors.Is(err, block.ErrBounds) {
+			why = ioCause(err)
+		}
+		return &sentence.Error{Text: "Failed request: " + why, Err: err}
 	}
 	sh.printf("Run completed in %.3f seconds.\n", took.Seconds())
 	if !sh.emulate && took > 0 {

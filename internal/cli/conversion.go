@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/diskimg/diskimg"
 	"github.com/diskimg/diskimg/block"
@@ -299,6 +300,10 @@ func (v *conversion) copy(img *diskimg.Image) error {
 	}
 	err := job.Convert(v.sh.ctx, img, v.sources, v.o)
 	v.p.finish(err)
+	var e *block.Error
+	if errors.As(err, &e) && e.Op == "write compressed" && errors.Is(err, block.ErrUnsupported) && v.sh.emulate {
+		return writeError(&block.Error{Op: e.Op, Offset: e.Offset, Err: syscall.ENOTSUP})
+	}
 	if err != nil {
 		return copyError(err)
 	}

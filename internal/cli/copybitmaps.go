@@ -62,6 +62,8 @@ func (v *conversion) mayHaveBitmaps(img *diskimg.Image) error {
 		case b.Unusable != nil:
 		case slices.ContainsFunc(there, same):
 			return failf("Failed to create bitmap %s: Bitmap already exists: %s", b.Name, b.Name)
+		case img.Size() < v.size:
+			return failf("output file is smaller than input file")
 		case img.Size() != v.size:
 			return failf("Failed to populate bitmap %s: Bitmaps are of different sizes (destination size is %d, source size is %d) and can't be merged", b.Name, img.Size(), v.size)
 		}
@@ -78,15 +80,16 @@ func (v *conversion) copyBitmaps(img *diskimg.Image) error {
 			v.sh.warn("Skipping inconsistent bitmap '%s'", b.Name)
 		}
 	}
+	var edits []block.BitmapEdit
 	for _, b := range v.found {
-		if b.Unusable != nil {
-			continue
-		}
-		if err := e.EditBitmaps(v.copyOf(b)); err != nil {
-			return copyBitmapError(b.Name, err)
+		if b.Unusable == nil {
+			edits = append(edits, v.copyOf(b)...)
 		}
 	}
-	return nil
+	if len(edits) == 0 {
+		return nil
+	}
+	return copyBitmapError(e.EditBitmaps(edits))
 }
 
 func (v *conversion) copyOf(b block.Bitmap) []block.BitmapEdit {
@@ -100,14 +103,14 @@ func (v *conversion) copyOf(b block.Bitmap) []block.BitmapEdit {
 	return edits
 }
 
-func copyBitmapError(name string, err error) error {
+func copyBitmapError(err error) error {
 	var failed *block.BitmapEditError
 	if !errors.As(err, &failed) {
 		return err
 	}
-	text := "Failed to create bitmap " + name
+	text := "Failed to create bitmap "
 	if failed.Edit.Op != block.AddBitmap {
-		text = "Failed to populate bitmap " + name
+		text = "Failed to populate bitmap "
 	}
-	return &sentence.Error{Text: text + ": " + sentence.Of(failed.Err), Err: err}
+	return &sentence.Error{Text: text + failed.Edit.Name + ": " + sentence.Of(failed.Err), Err: err}
 }
