@@ -134,6 +134,7 @@ var secretLines = []string{
 	`amend S --object secret,id=n,data=new -o state=active,new-secret=n,iter-time=10 --image-opts driver=luks,file.filename=lks,key-secret=s`,
 	`amend S --object secret,id=n,data=new -o new-secret=n --image-opts driver=luks,file.filename=lks,key-secret=s`,
 	`amend S -o state=inactive,keyslot=0 --image-opts driver=luks,file.filename=lks,key-secret=s`,
+	`amend S --force -o state=inactive,keyslot=1 --image-opts driver=luks,file.filename=lks,key-secret=s`,
 	`amend S -o encrypt.state=inactive --image-opts driver=luks,file.filename=lks,key-secret=s`,
 	`amend -f luks -o help`,
 	`amend S -o size=2M --image-opts driver=luks,file.filename=lks,key-secret=s`,

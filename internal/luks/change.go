@@ -159,7 +159,7 @@ func (h *Header) mayErase(f Area, slot int, c block.KeyChange) error {
 		}
 	}
 	switch {
-	case !h.Slots[slot].Active:
+	case !h.Slots[slot].Active && !c.Force:
 		return block.Invalidf("Given keyslot %d is already erased (inactive) ", slot)
 	case h.ActiveSlots() == 1 && !c.Force:
 		return block.Errorf(block.ErrRefused, "Attempt to erase the only active keyslot %d which will erase all the data in the image irreversibly - refusing operation", slot)
