@@ -4,6 +4,7 @@ package diskimg
 // it may refer to.
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -208,15 +209,18 @@ func (c *chain) openNamed(p *FormatOptions, t Target, f block.File, format *Form
 }
 
 // namedBacking opens the image that the target says to lie below it. If it does
-// not say its format, the image does.
+// not say its format, the image does. Nothing at all is no replacement for a file.
 func (c *chain) namedBacking(p *FormatOptions, t Target, f block.File, format *Format) (*Image, error) {
 	below := *t.Backing
-	if below.Format == "" {
+	if below.Format == "" || below.Null != nil {
 		d, err := format.Inspect(f)
 		if err != nil {
 			return nil, err
 		}
-		below.Format = d.BackingFormat
+		if below.Null != nil && d.BackingName != "" && d.BackingName != below.Path {
+			return nil, block.Invalidf("Could not open backing file: The only allowed filename for this driver is '%s'", below.Path)
+		}
+		below.Format = cmp.Or(below.Format, d.BackingFormat)
 	}
 	policy, _ := p.Policy.(*chain)
 	if policy == nil {

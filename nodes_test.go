@@ -191,10 +191,9 @@ func TestNamedBacking(t *testing.T) {
 		}
 		for name, want := range map[string]byte{
 			`"backing":{"driver":"raw","file.filename":"` + filepath.Join(dir, "two") + `"}`: 't',
-			`"backing":{"driver":"null-co"}`:                                                 0,
-			`"backing":null`:                                                                 0,
-			`"backing.read-only":true`:                                                       [...]byte{0, 'o'}[i],
-			`"backing":{"driver":"raw","size":0}`:                                            [...]byte{0, 'o'}[i],
+			`"backing":null`:                      0,
+			`"backing.read-only":true`:            [...]byte{0, 'o'}[i],
+			`"backing":{"driver":"raw","size":0}`: [...]byte{0, 'o'}[i],
 		} {
 			target, err := ParseTarget(`json:{"driver":"qcow2","file.filename":"` + path + `",` + name + "}")
 			if err != nil {
@@ -212,7 +211,24 @@ func TestNamedBacking(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		// Nothing is no replacement for a file: who commits would lose all.
+		img, err := mustParse(t, `json:{"driver":"qcow2","file.filename":"`+path+`","backing":{"driver":"null-co"}}`).Open(nil)
+		if err == nil {
+			err = img.Close()
+		}
+		if (err != nil) != (i == 1) {
+			t.Errorf("image %d above nothing: %v", i, err)
+		}
 	}
+}
+
+func mustParse(t *testing.T, name string) Target {
+	t.Helper()
+	target, err := ParseTarget(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
 }
 
 // A read of an image whose copy differs says where.
