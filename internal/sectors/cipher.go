@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/rangelock"
 	"golang.org/x/crypto/cast5"   //lint:ignore SA1019 disks that are encrypted so are to be read
 	"golang.org/x/crypto/twofish" //lint:ignore SA1019 disks that are encrypted so are to be read
 )
@@ -20,8 +21,8 @@ import (
 // Size is that of a sector, in bytes.
 const Size = 512
 
-// Cipher encrypts and decrypts sectors with one key. It may be used by many
-// goroutines at once and allocates nothing once it is warm.
+// Cipher encrypts and decrypts sectors with one key, those of one file if it reads
+// and writes. It may be used by many goroutines at once and allocates nothing once it is warm.
 type Cipher struct {
 	mode    mode
 	iv      iv
@@ -29,6 +30,7 @@ type Cipher struct {
 	tweak   cipher.Block // of the sector numbers, for XTS
 	essiv   cipher.Block // of the sector numbers, for ESSIV
 	workers sync.Pool
+	busy    rangelock.Lock // what is being read or written, in a file
 }
 
 type mode uint8

@@ -21,12 +21,12 @@ var (
 
 // ReadAt fills p with what is at off of f, encrypted as at position pos. What
 // lies past the end of the file counts as zeros that were decrypted, which
-// nothing sensible comes of.
+// nothing sensible comes of. Beside WriteAt, each sector is as before or after it.
 func (c *Cipher) ReadAt(f io.ReaderAt, p []byte, off, pos int64) error {
 	for len(p) > 0 {
 		n := sectorsIn(p, pos)
 		if n > 0 {
-			if err := block.ReadFull(f, p[:n], off); err != nil {
+			if err := c.readFull(f, p[:n], off); err != nil {
 				return err
 			}
 			c.Decrypt(p[:n], p[:n], uint64(pos/Size))
@@ -54,11 +54,27 @@ func sectorsIn(p []byte, pos int64) int {
 
 // readSector reads the sector that pos lies in.
 func (c *Cipher) readSector(f io.ReaderAt, b *[Size]byte, off, pos int64) error {
-	if err := block.ReadFull(f, b[:], off-pos%Size); err != nil {
+	if err := c.readFull(f, b[:], off-pos%Size); err != nil {
 		return err
 	}
 	c.Decrypt(b[:], b[:], uint64(pos/Size))
 	return nil
+}
+
+// readFull reads whole sectors, none of them in the middle of being written: of
+// half a sector come bytes that nobody wrote.
+func (c *Cipher) readFull(f io.ReaderAt, p []byte, off int64) error {
+	r := c.busy.Acquire(off, int64(len(p)))
+	defer c.busy.Release(r)
+	return block.ReadFull(f, p, off)
+}
+
+// writeAll writes whole sectors, see readFull.
+func (c *Cipher) writeAll(f io.WriterAt, p []byte, off int64) error {
+	r := c.busy.Acquire(off, int64(len(p)))
+	defer c.busy.Release(r)
+	_, err := f.WriteAt(p, off)
+	return err
 }
 
 // WriteAt writes p to off of f, encrypted as at position pos. Where p begins or
@@ -75,7 +91,7 @@ func (c *Cipher) WriteAt(f ReadWriterAt, p []byte, off, pos int64) error {
 			return err
 		}
 		c.Encrypt(b[:end], b[:end], uint64(pos/Size))
-		if _, err := f.WriteAt(b[:end], off-int64(head)); err != nil {
+		if err := c.writeAll(f, b[:end], off-int64(head)); err != nil {
 			return err
 		}
 		p, off, pos = p[n:], off+int64(n), pos+int64(n)

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/diskimg/diskimg/block"
 	oldxts "golang.org/x/crypto/xts"
@@ -215,5 +217,52 @@ func BenchmarkCBC(b *testing.B) {
 	b.SetBytes(int64(len(p)))
 	for b.Loop() {
 		c.Decrypt(p, p, 1)
+	}
+}
+
+// halves is a file that writes the first half of what it is to write long before
+// the second.
+type halves struct {
+	data   []byte
+	begun  chan struct{}
+	finish chan struct{}
+}
+
+func (h *halves) ReadAt(p []byte, off int64) (int, error) { return copy(p, h.data[off:]), nil }
+
+func (h *halves) WriteAt(p []byte, off int64) (int, error) {
+	n := copy(h.data[off:], p[:len(p)/2])
+	close(h.begun)
+	<-h.finish
+	return n + copy(h.data[int(off)+n:], p[n:]), nil
+}
+
+// A sector that is read while it is written is as before or after.
+func TestReadBesideWrite(t *testing.T) {
+	c, err := New("aes", "cbc-plain64", make([]byte, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &halves{make([]byte, Size), make(chan struct{}), make(chan struct{})}
+	old, next := bytes.Repeat([]byte{1}, Size), bytes.Repeat([]byte{2}, Size)
+	c.Encrypt(f.data, old, 0)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := c.WriteAt(f, next, 0, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	<-f.begun
+	got := make([]byte, Size)
+	wg.Go(func() {
+		if err := c.ReadAt(f, got, 0, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(20 * time.Millisecond) // enough for a read that does not wait
+	close(f.finish)
+	wg.Wait()
+	if !bytes.Equal(got, old) && !bytes.Equal(got, next) {
+		t.Errorf("read %x", got)
 	}
 }
