@@ -3,6 +3,7 @@ package job
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"sync"
 
@@ -86,11 +87,24 @@ type rebase struct {
 	done int64
 }
 
-// turn is a span to be compared, and written when its turn has come: what is
-// copied lies in the overlay in the order of the disk.
+// turn is a number of spans, one behind the other in a chunk, to be compared, and
+// written when their turn has come: what is copied lies in the overlay in the order
+// of the disk.
 type turn struct {
-	span
+	spans      []span
 	come, over chan struct{}
+}
+
+func (t *turn) off() int64 { return t.spans[0].off }
+
+func (t *turn) len() int64 {
+	last := t.spans[len(t.spans)-1]
+	return last.off + last.n - t.off()
+}
+
+// takes reports whether s goes on where t ends, in the same chunk.
+func (t *turn) takes(s span, chunk int64) bool {
+	return t.off()+t.len() == s.off && t.off()/chunk == s.off/chunk
 }
 
 // run compares all that the overlay does not hold itself.
@@ -103,34 +117,49 @@ func (r *rebase) run(ctx context.Context) error {
 		wg.Go(func() {
 			a, b := make([]byte, r.chunk), make([]byte, r.chunk)
 			for t := range todo {
-				if err := r.settle(ctx, t, a[:t.n], b[:t.n]); err != nil {
+				if err := r.settle(ctx, t, a[:t.len()], b[:t.len()]); err != nil {
 					stop(err)
 				}
 				close(t.over)
-				r.progress(t.n)
+				r.progress(t.len())
 			}
 		})
 	}
+	r.hand(ctx, stop, todo)
+	close(todo)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// hand hands the turns out.
+func (r *rebase) hand(ctx context.Context, stop func(error), todo chan<- turn) {
 	come := make(chan struct{})
 	close(come)
+	var t turn
+	end := func() {
+		if len(t.spans) > 0 {
+			t.come, t.over = come, make(chan struct{})
+			todo <- t
+			come, t = t.over, turn{}
+		}
+	}
 	for s, err := range r.spans(ctx) {
 		if err != nil {
 			stop(err)
 		}
 		if ctx.Err() != nil {
-			break
+			return
 		}
 		if s.idle() {
 			r.progress(s.n)
 			continue
 		}
-		t := turn{s, come, make(chan struct{})}
-		todo <- t
-		come = t.over
+		if len(t.spans) > 0 && !t.takes(s, r.chunk) {
+			end()
+		}
+		t.spans = append(t.spans, s)
 	}
-	close(todo)
-	wg.Wait()
-	return context.Cause(ctx)
+	end()
 }
 
 func (r *rebase) progress(n int64) {
@@ -217,14 +246,18 @@ func inChain(img *block.Image, depth int) *block.Image {
 	return img
 }
 
-// settle compares a span and copies the clusters that differ into the overlay.
+// settle compares spans and copies the clusters that differ into the overlay.
 func (r *rebase) settle(ctx context.Context, t turn, a, b []byte) error {
-	err := r.read(t.span, a, b)
+	var err error
+	for _, s := range t.spans {
+		at := s.off - t.off()
+		err = errors.Join(err, r.read(s, a[at:at+s.n], b[at:at+s.n]))
+	}
 	<-t.come
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	return r.copyClusters(t.off, a, b)
+	return r.copyClusters(t.off(), a, b)
 }
 
 // read reads what a span shows now, and what it would show.
@@ -243,13 +276,29 @@ func (r *rebase) read(s span, a, b []byte) error {
 	return nil
 }
 
-// copyClusters writes those clusters of a that are not the same in b. A write
-// of less would make the overlay read the rest of them itself.
+// What becomes of a cluster of the overlay.
+type fate uint8
+
+const (
+	stays fate = iota
+	becomesZero
+	becomesData
+)
+
+// copyClusters writes those clusters of a that are not the same in b, in runs. A
+// write of less would make the overlay read the rest of them itself.
 func (r *rebase) copyClusters(off int64, a, b []byte) error {
 	for len(a) > 0 {
-		n := int(min(int64(len(a)), r.cluster-off%r.cluster))
-		if !bytes.Equal(a[:n], b[:n]) {
-			if err := r.copy(off, a[:n]); err != nil {
+		n, f := r.fateOf(off, a, b)
+		for n < len(a) {
+			k, next := r.fateOf(off+int64(n), a[n:], b[n:])
+			if next != f {
+				break
+			}
+			n += k
+		}
+		if f != stays {
+			if err := r.copy(off, a[:n], f); err != nil {
 				return err
 			}
 		}
@@ -258,10 +307,22 @@ func (r *rebase) copyClusters(off int64, a, b []byte) error {
 	return nil
 }
 
-// copy has the overlay hold p itself.
-func (r *rebase) copy(off int64, p []byte) error {
+// fateOf returns what becomes of the cluster at off, and how much of it is in a.
+func (r *rebase) fateOf(off int64, a, b []byte) (n int, f fate) {
+	n = int(min(int64(len(a)), r.cluster-off%r.cluster))
 	asData := r.o.ZerosAsData && r.img.Backing() != nil && off < r.img.Backing().Size()
-	if !asData && zero.Is(p) {
+	switch {
+	case bytes.Equal(a[:n], b[:n]):
+		return n, stays
+	case !asData && zero.Is(a[:n]):
+		return n, becomesZero
+	}
+	return n, becomesData
+}
+
+// copy has the overlay hold p itself.
+func (r *rebase) copy(off int64, p []byte, f fate) error {
+	if f == becomesZero {
 		err := r.img.WriteZeroes(off, int64(len(p)), block.OwnZeroes)
 		if err != nil {
 			return err
