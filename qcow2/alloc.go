@@ -32,6 +32,9 @@ func (d *disk) alloc(n int64) (hostRun, error) {
 // allocNext finds up to n contiguous free clusters and counts them: from next on
 // if that is one and is free, else n of them anywhere.
 func (d *disk) allocNext(next, n int64) (hostRun, error) {
+	if d.flushing {
+		n = min(n, d.longestRun())
+	}
 	if next == 0 {
 		return d.alloc(n)
 	}
@@ -103,12 +106,19 @@ func (d *disk) findCounted(n int64) (int64, error) {
 		if missing < 0 {
 			return start, nil
 		}
+		if d.flushing && n > d.longestRun() {
+			return 0, block.Errorf(block.ErrNoSpace, "no %d contiguous clusters while a flush runs: each refcount block stands for %d", n, int64(1)<<d.geo.refBits)
+		}
 		if err := d.newRefblock(missing); err != nil {
 			return 0, err
 		}
 		d.searchFrom = min(d.searchFrom, start) // look again: the run may still be free
 	}
 }
+
+// longestRun is how many contiguous clusters there can be where new refcount blocks
+// lie among what they count, see placeRefblock.
+func (d *disk) longestRun() int64 { return 1<<d.geo.refBits - 1 }
 
 // findFree finds n contiguous clusters whose refcount is 0, and has the next
 // search begin behind them.

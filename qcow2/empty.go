@@ -166,49 +166,58 @@ func (d *disk) cutEnd(least int64) error {
 }
 
 // dropRefblocks takes refcount blocks from index first on away that count at most
-// themselves. One that goes may have been all that another one counted. Needs mu
-// exclusively.
+// themselves and each other. Needs mu exclusively.
 func (d *disk) dropRefblocks(first int64) error {
-	for {
-		idle, err := d.idleRefblocks(first)
-		if err != nil || len(idle) == 0 {
-			return err
-		}
-		if err := d.dropBlocks(idle); err != nil {
-			return err
-		}
+	idle, err := d.idleRefblocks(first)
+	if err != nil || len(idle) == 0 {
+		return err
 	}
+	return d.dropBlocks(idle)
 }
 
 // idleRefblocks returns the indexes, from first on, of the refcount blocks that
-// count at most themselves.
+// count nothing that is in use but such blocks.
 func (d *disk) idleRefblocks(first int64) (list []int64, err error) {
+	used := make(map[int64]int64) // how much else each counts
 	for i := first; i < int64(len(d.reftable)); i++ {
 		if !d.hasRefblock(i) {
 			continue
 		}
-		idle, err := d.countsNothing(i)
-		if err != nil {
+		if used[i], err = d.countsOther(i); err != nil {
 			return nil, err
 		}
-		if idle {
+		if used[i] == 0 {
 			list = append(list, i)
+		}
+	}
+	// One that goes may have been all that another one counted.
+	for at := 0; at < len(list); at++ {
+		by := d.refblock(list[at]) >> d.geo.refBits
+		if by == list[at] || used[by] == 0 {
+			continue
+		}
+		if used[by]--; used[by] == 0 {
+			list = append(list, by)
 		}
 	}
 	return list, nil
 }
 
-// countsNothing reports whether of all clusters that the refcount block i counts at
-// most the one where it lies itself is in use.
-func (d *disk) countsNothing(i int64) (bool, error) {
+// countsOther returns how often the clusters that the refcount block i counts are
+// in use, without the one where it lies itself.
+func (d *disk) countsOther(i int64) (used int64, err error) {
 	first, own := i<<d.geo.refBits, d.refblock(i)
 	for c := first; c < first+1<<d.geo.refBits; c++ {
 		n, err := d.refcount(c)
-		if err != nil || n > 1 || n == 1 && c != own {
-			return false, err
+		if err != nil {
+			return 0, err
 		}
+		if c == own {
+			n -= min(n, 1)
+		}
+		used += int64(min(n, 2)) // what is referred to twice is never given up
 	}
-	return true, nil
+	return used, nil
 }
 
 // refblock returns the cluster of refcount block i.
