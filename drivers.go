@@ -193,12 +193,7 @@ type imageFile struct {
 func (f *imageFile) Name() string { return f.name }
 
 // AllocatedSize implements block.AllocatedSizer.
-func (f *imageFile) AllocatedSize() (int64, error) {
-	if a, ok := f.file.(block.AllocatedSizer); ok {
-		return a.AllocatedSize()
-	}
-	return 0, block.ErrUnsupported
-}
+func (f *imageFile) AllocatedSize() (int64, error) { return block.AllocatedSize(f.file) }
 
 // Size returns the size of the disk.
 func (f *imageFile) Size() (int64, error) { return f.Image.Size(), nil }

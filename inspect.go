@@ -100,10 +100,8 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 		d.VirtualSize = img.Size()
 	}
 	info := Info{Description: d, Path: t.Path, Name: t.nameAs(format.Name), DiskSize: -1, Guessed: by != named}
-	if a, ok := f.(block.AllocatedSizer); ok {
-		if n, err := a.AllocatedSize(); err == nil {
-			info.DiskSize = n
-		}
+	if n, err := block.AllocatedSize(f); err == nil {
+		info.DiskSize = n
 	}
 	if !(t.scattered() && needsDirectory(d.BackingName)) {
 		info.BackingPath = BackingPath(t.Path, d.BackingName)

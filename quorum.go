@@ -239,11 +239,7 @@ func (f *votes) NextData(off int64) (start, end int64, err error) {
 // AllocatedSize is that of all children together.
 func (f *votes) AllocatedSize() (total int64, err error) {
 	for _, child := range f.children {
-		a, ok := child.(block.AllocatedSizer)
-		if !ok {
-			return 0, block.ErrUnsupported
-		}
-		n, err := a.AllocatedSize()
+		n, err := block.AllocatedSize(child)
 		if err != nil {
 			return 0, err
 		}

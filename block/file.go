@@ -89,6 +89,14 @@ func NextData(f File, off int64) (start, end int64, err error) {
 	return min(off, size), size, nil
 }
 
+// AllocatedSize is f.AllocatedSize where f has it, otherwise ErrUnsupported.
+func AllocatedSize(f File) (int64, error) {
+	if a, ok := f.(AllocatedSizer); ok {
+		return a.AllocatedSize()
+	}
+	return 0, ErrUnsupported
+}
+
 // PunchHole is f.PunchHole where f has it, otherwise ErrUnsupported.
 func PunchHole(f File, off, n int64) error {
 	if p, ok := f.(HolePuncher); ok {

@@ -22,15 +22,14 @@ const (
 // isSparse counts refcounts only if the length of the file leaves room for
 // doubt. Refcounts that can't be read are those of a file to be read plainly.
 func (d *disk) isSparse() bool {
-	f, ok := d.file.(block.AllocatedSizer)
-	if !ok || d.external {
+	if d.external {
 		return false
 	}
 	size, err := d.file.Size()
 	if err != nil {
 		return false
 	}
-	bytes, err := f.AllocatedSize()
+	bytes, err := block.AllocatedSize(d.file)
 	if err != nil {
 		return false
 	}

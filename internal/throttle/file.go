@@ -39,12 +39,7 @@ func (f *file) PunchHole(off, n int64) error {
 func (f *file) NextData(off int64) (start, end int64, err error) { return block.NextData(f.File, off) }
 
 // AllocatedSize implements block.AllocatedSizer.
-func (f *file) AllocatedSize() (int64, error) {
-	if a, ok := f.File.(block.AllocatedSizer); ok {
-		return a.AllocatedSize()
-	}
-	return 0, block.ErrUnsupported
-}
+func (f *file) AllocatedSize() (int64, error) { return block.AllocatedSize(f.File) }
 
 // Invalidate implements block.Invalidator.
 func (f *file) Invalidate() error { return block.Invalidate(f.File) }
