@@ -18,7 +18,8 @@ type home struct {
 // rewrite makes a change as swap does, with the tables that are there already
 // left where they are. tables is how many clusters in one piece for each new
 // table, n how many new single ones at most. moves tells which of the active L2
-// tables f is going to write; nil is none. Needs mu exclusively, and an image that is quiet.
+// tables f is going to write; nil is none. Needs mu exclusively, and an image that
+// is quiet.
 func (d *disk) rewrite(n int64, tables []int64, moves func(at int, data []byte) (bool, error), f func(c *swap) error) error {
 	c := &swap{d: d, fresh: d.fileEnd}
 	err := c.addTables(tables)
@@ -52,7 +53,7 @@ func (d *disk) moveOut(moves func(at int, data []byte) (bool, error)) (*home, er
 		}
 		c.leaves = true
 		// Space for the copies may have needed a larger refcount table.
-		h = &home{c.reftable, c.oldTable(), d.l1, d.l1Place()}
+		h = &home{c.reftable, d.reftablePlace(), d.l1, d.l1Place()}
 		return c.setL1(c.tables[0], l1)
 	})
 	if err != nil {
@@ -70,9 +71,9 @@ func (d *disk) mayMoveTables() error {
 	return err
 }
 
-// oldTable returns where the refcount table lies that c replaces.
-func (c *swap) oldTable() hostRun {
-	return hostRun{start: int64(c.d.hdr.reftableOffset) >> c.d.geo.clusterBits, n: int64(c.d.hdr.reftableClusters)}
+// reftablePlace returns where the refcount table lies that the header names.
+func (d *disk) reftablePlace() hostRun {
+	return hostRun{start: int64(d.hdr.reftableOffset) >> d.geo.clusterBits, n: int64(d.hdr.reftableClusters)}
 }
 
 // l1Place returns where the active L1 table lies.

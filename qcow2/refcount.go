@@ -355,7 +355,7 @@ func (d *disk) switchReftable(table []uint64, off hostOff, clusters int64) error
 	if err := d.patchHeader(atReftable, binary.BigEndian.AppendUint32(field, uint32(clusters))); err != nil {
 		return err
 	}
-	old := hostRun{start: int64(d.hdr.reftableOffset) >> d.geo.clusterBits, n: int64(d.hdr.reftableClusters)}
+	old := d.reftablePlace()
 	d.hdr.reftableOffset, d.hdr.reftableClusters = uint64(off), uint32(clusters)
 	d.reftable = table
 	clear(d.reftableDirty)

@@ -95,7 +95,7 @@ func (c *snapshotCommand) act(sh *shell, img *diskimg.Image) error {
 	case 'a':
 		return c.apply(sh, maker, list)
 	case 'd':
-		return c.delete(sh, maker, list)
+		return c.delete(sh, img, list)
 	}
 	return nil
 }
@@ -172,7 +172,8 @@ func (c *snapshotCommand) apply(sh *shell, maker block.Snapshotter, list []block
 	return c.failed("apply", err)
 }
 
-func (c *snapshotCommand) delete(sh *shell, maker block.Snapshotter, list []block.Snapshot) error {
+func (c *snapshotCommand) delete(sh *shell, img *diskimg.Image, list []block.Snapshot) error {
+	maker, _ := block.As[block.Snapshotter](img)
 	id := c.name
 	if sh.emulate {
 		if id = firstOf(list, id, false); id == "" {
@@ -187,7 +188,7 @@ func (c *snapshotCommand) delete(sh *shell, maker block.Snapshotter, list []bloc
 	switch {
 	case err == nil:
 		return nil
-	case sh.emulate && errors.As(err, &errno) && errors.Is(err, block.ErrBroken) && isGone(id, maker):
+	case sh.emulate && errors.As(err, &errno) && errors.Is(err, block.ErrBroken) && isGone(id, img):
 		fmt.Fprintf(sh.err, "qcow2_free_clusters failed: %s\n", sentence.Of(errno))
 		return failf("Could not delete snapshot '%s': Failed to free the cluster and L1 table: %s", c.name, sentence.Of(errno))
 	}
@@ -195,12 +196,8 @@ func (c *snapshotCommand) delete(sh *shell, maker block.Snapshotter, list []bloc
 }
 
 // isGone reports whether there is no such snapshot any more.
-func isGone(id string, maker block.Snapshotter) bool {
-	lister, ok := maker.(block.SnapshotLister)
-	if !ok {
-		return false
-	}
-	list, err := lister.Snapshots()
+func isGone(id string, img *diskimg.Image) bool {
+	list, err := snapshotsOf(img)
 	return err == nil && !slices.ContainsFunc(list, func(s block.Snapshot) bool { return s.ID == id })
 }
 
