@@ -22,38 +22,68 @@ import (
 // What is written lies where QEMU puts it, tables too: after the same writes the
 // files are the same behind the header.
 func TestPlaces(t *testing.T) {
-	qemu.Need(t, "qemu-img", "qemu-io")
-	seeds := 12
-	if model.Long() {
-		seeds = 600
-	}
-	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			r := rand.New(rand.NewPCG(uint64(seed), 0))
-			cluster := []int64{512, 512, 1024, 4096, 65536}[r.IntN(5)]
-			size := min(80<<20, cluster*[]int64{300, 2000, 6000}[r.IntN(3)])
-			options := map[string]string{
-				"cluster_size":  fmt.Sprint(cluster),
-				"refcount_bits": []string{"1", "8", "16", "64"}[r.IntN(4)],
+	eachSeed(t, 0, func(t *testing.T, r *rand.Rand) {
+		cluster := []int64{512, 512, 1024, 4096, 65536}[r.IntN(5)]
+		size := min(80<<20, cluster*[]int64{300, 2000, 6000}[r.IntN(3)])
+		options := map[string]string{
+			"cluster_size":  fmt.Sprint(cluster),
+			"refcount_bits": []string{"1", "8", "16", "64"}[r.IntN(4)],
+		}
+		ours, theirs := twins(t, size, options)
+		for range 1 + r.IntN(5) {
+			writes := randomWrites(r, size, cluster)
+			writeBoth(t, ours, theirs, writes)
+			samePlaces(t, ours, theirs, cluster, false)
+			if t.Failed() {
+				t.Fatalf("with %v, size %d, after %v", options, size, writes)
 			}
-			ours, theirs := filepath.Join(t.TempDir(), "ours"), filepath.Join(t.TempDir(), "theirs")
-			qemu.Create(t, ours, "qcow2", size, options)
-			qemu.Create(t, theirs, "qcow2", size, options)
-			for range 1 + r.IntN(5) {
-				writes := randomWrites(r, size, cluster)
-				writeBoth(t, ours, theirs, writes)
-				samePlaces(t, ours, theirs, cluster, false)
-				if t.Failed() {
-					t.Fatalf("with %v, size %d, after %v", options, size, writes)
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // Snapshots leave tables where they are, and put new ones where QEMU puts them.
 func TestSnapshotPlaces(t *testing.T) {
+	eachSeed(t, 1, func(t *testing.T, r *rand.Rand) {
+		cluster := []int64{4096, 65536}[r.IntN(2)]
+		size := min(40<<20, cluster*[]int64{300, 2000, 6000}[r.IntN(3)])
+		options := []map[string]string{
+			{"cluster_size": fmt.Sprint(cluster)},
+			{"cluster_size": fmt.Sprint(cluster), "compat": "0.10"},
+			{"cluster_size": fmt.Sprint(cluster), "refcount_bits": "64"},
+		}[r.IntN(3)]
+		ours, theirs := twins(t, size, options)
+		var names, done []string
+		for i := range 3 + r.IntN(6) {
+			step := fmt.Sprint("write ", i)
+			switch k := r.IntN(6); {
+			case k == 0 || i == 1:
+				names = append(names, fmt.Sprint("n", i))
+				step = "create " + names[len(names)-1]
+			case k == 1 && len(names) > 0:
+				step = "apply " + names[r.IntN(len(names))]
+			case k == 2 && len(names) > 0:
+				at := r.IntN(len(names))
+				step = "delete " + names[at]
+				names = slices.Delete(names, at, at+1)
+			default:
+				for _, w := range randomWrites(r, size, cluster) {
+					writeBoth(t, ours, theirs, []placedWrite{w})
+				}
+			}
+			snapshotBoth(t, ours, theirs, step)
+			done = append(done, step)
+			samePlaces(t, ours, theirs, cluster, true)
+			qemu.Check(t, ours, "qcow2")
+			if t.Failed() {
+				t.Fatalf("with %v, size %d, after %v", options, size, done)
+			}
+		}
+	})
+}
+
+// eachSeed calls f for some seeds, in parallel; stream tells one test's from
+// another's.
+func eachSeed(t *testing.T, stream uint64, f func(t *testing.T, r *rand.Rand)) {
 	qemu.Need(t, "qemu-img", "qemu-io")
 	seeds := 12
 	if model.Long() {
@@ -62,45 +92,18 @@ func TestSnapshotPlaces(t *testing.T) {
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			r := rand.New(rand.NewPCG(uint64(seed), 1))
-			cluster := []int64{4096, 65536}[r.IntN(2)]
-			size := min(40<<20, cluster*[]int64{300, 2000, 6000}[r.IntN(3)])
-			options := []map[string]string{
-				{"cluster_size": fmt.Sprint(cluster)},
-				{"cluster_size": fmt.Sprint(cluster), "compat": "0.10"},
-				{"cluster_size": fmt.Sprint(cluster), "refcount_bits": "64"},
-			}[r.IntN(3)]
-			ours, theirs := filepath.Join(t.TempDir(), "ours"), filepath.Join(t.TempDir(), "theirs")
-			qemu.Create(t, ours, "qcow2", size, options)
-			qemu.Create(t, theirs, "qcow2", size, options)
-			var names, done []string
-			for i := range 3 + r.IntN(6) {
-				step := fmt.Sprint("write ", i)
-				switch k := r.IntN(6); {
-				case k == 0 || i == 1:
-					names = append(names, fmt.Sprint("n", i))
-					step = "create " + names[len(names)-1]
-				case k == 1 && len(names) > 0:
-					step = "apply " + names[r.IntN(len(names))]
-				case k == 2 && len(names) > 0:
-					at := r.IntN(len(names))
-					step = "delete " + names[at]
-					names = slices.Delete(names, at, at+1)
-				default:
-					for _, w := range randomWrites(r, size, cluster) {
-						writeBoth(t, ours, theirs, []placedWrite{w})
-					}
-				}
-				snapshotBoth(t, ours, theirs, step)
-				done = append(done, step)
-				samePlaces(t, ours, theirs, cluster, true)
-				qemu.Check(t, ours, "qcow2")
-				if t.Failed() {
-					t.Fatalf("with %v, size %d, after %v", options, size, done)
-				}
-			}
+			f(t, rand.New(rand.NewPCG(uint64(seed), stream)))
 		})
 	}
+}
+
+// twins has QEMU make two images that are alike.
+func twins(t *testing.T, size int64, options map[string]string) (ours, theirs string) {
+	t.Helper()
+	ours, theirs = filepath.Join(t.TempDir(), "ours"), filepath.Join(t.TempDir(), "theirs")
+	qemu.Create(t, ours, "qcow2", size, options)
+	qemu.Create(t, theirs, "qcow2", size, options)
+	return ours, theirs
 }
 
 // snapshotBoth does what the step says about snapshots, if it does.
