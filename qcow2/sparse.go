@@ -37,7 +37,11 @@ func (d *disk) isSparse() bool {
 	if most-allocated < leastHoles {
 		return false
 	}
-	allocated = (bytes + d.unbegun()) >> d.geo.clusterBits
+	begun, holes := d.unbegun()
+	// Where holes have space all the same, whoever wrote it took that by clusters.
+	if unwritten := holes - (size - bytes); unwritten < d.geo.clusterSize {
+		allocated = (bytes + begun) >> d.geo.clusterBits
+	}
 	if most-allocated < leastHoles {
 		return false
 	}
@@ -46,16 +50,17 @@ func (d *disk) isSparse() bool {
 	return counted-allocated >= max(leastHoles, counted/holesShare)
 }
 
-// unbegun returns how many bytes the file system would have allocated more if all
-// of each cluster had been written that has data, 0 if the data is in too many
-// runs to be looked at. The L1 and the refcount table are begun by QEMU, too.
-func (d *disk) unbegun() (n int64) {
+// unbegun returns how many bytes of holes lie in clusters that have data too, and
+// how many in all; 0 if the data is in too many runs to be looked at. The L1 and
+// the refcount table are begun by QEMU, too.
+func (d *disk) unbegun() (n, holes int64) {
 	hole := int64(0) // where it begins
 	for range maxRuns {
 		start, end, err := block.NextData(d.file, hole)
 		if err != nil {
-			return n
+			return n, holes
 		}
+		holes += start - hole
 		first, last := min(d.geo.alignUp(hole), start), d.geo.alignDown(start)
 		if !d.isRootTable(hole) {
 			n += first - hole
@@ -64,11 +69,11 @@ func (d *disk) unbegun() (n int64) {
 			n += start - last
 		}
 		if start == end {
-			return n
+			return n, holes
 		}
 		hole = end
 	}
-	return 0
+	return 0, 0
 }
 
 // isRootTable reports whether the cluster at off belongs to the L1 or the refcount
