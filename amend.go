@@ -3,6 +3,7 @@ package diskimg
 // This file changes what was chosen when an image was made.
 
 import (
+	"context"
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
@@ -52,7 +53,7 @@ var qcow2Amends = append(keyOptions("encrypt."),
 	Option{Name: "refcount_bits", Type: Number, Help: "Width of a reference count entry in bits"},
 )
 
-func amendQcow2(img *Image, s *Settings, c AmendControl) error {
+func amendQcow2(ctx context.Context, img *Image, s *Settings, c AmendControl) error {
 	o := &qcow2.AmendOptions{RefcountBits: int(s.Number("refcount_bits")), Size: s.Number("size"), Shrink: c.Shrink, Progress: c.Progress}
 	if s.Has("compat") {
 		o.Version = map[string]int{"1.1": 3, "v3": 3, "0.10": 2, "v2": 2}[s.Text("compat")]
@@ -83,7 +84,7 @@ func amendQcow2(img *Image, s *Settings, c AmendControl) error {
 	if err := sameBacking(img, s); err != nil {
 		return err
 	}
-	return qcow2.Amend(img, o)
+	return qcow2.Amend(ctx, img, o)
 }
 
 // amendKeys returns the change of key slots that is asked for, nil if none is.

@@ -6,6 +6,7 @@ package diskimg
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -210,7 +211,7 @@ func (f *imageFile) Truncate(size int64) error {
 	if !ok {
 		return block.ErrUnsupported
 	}
-	return r.Resize(size, block.ResizeOptions{Shrink: true})
+	return r.Resize(context.Background(), size, block.ResizeOptions{Shrink: true})
 }
 
 // WriteAt makes the disk larger where it has to be, as it does a file.

@@ -4,6 +4,7 @@ package diskimg
 // disks.
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -199,7 +200,7 @@ func (s *Settings) luksDisk() (*luks.CreateOptions, error) {
 	}, err
 }
 
-func amendLUKS(img *Image, s *Settings, c AmendControl) error {
+func amendLUKS(_ context.Context, img *Image, s *Settings, c AmendControl) error {
 	k, err := s.keyChange("", c)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package diskimg
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,7 +42,7 @@ type Format struct {
 	Options []Option
 	// Amend changes an image that is open for writing, nil if nothing can be
 	// changed. What can be known to be refused is refused before anything is.
-	Amend func(img *Image, s *Settings, c AmendControl) error
+	Amend func(ctx context.Context, img *Image, s *Settings, c AmendControl) error
 	// Amends are the options that Amend can be told.
 	Amends []Option
 	// Runtime is what Open can be told, by QEMU's names.

@@ -1,9 +1,6 @@
 package block
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // Description is what an image says of itself.
 type Description struct {
@@ -78,7 +75,6 @@ type Measurement struct {
 
 // CheckOptions say what a check may do.
 type CheckOptions struct {
-	Context        context.Context // nil: can't be cancelled
 	FixLeaks       bool
 	FixCorruptions bool
 	// Report, if not nil, is told of each finding as it is found.
@@ -125,4 +121,6 @@ type ResizeOptions struct {
 	Preallocation Preallocation
 	// Shrink allows a smaller size; what lies beyond it is lost.
 	Shrink bool
+	// Progress, if not nil, is told from time to time how much is done.
+	Progress func(done, total int64)
 }

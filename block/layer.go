@@ -1,6 +1,9 @@
 package block
 
-import "iter"
+import (
+	"context"
+	"iter"
+)
 
 // Layer is what a format implements: one image file without its backing chain.
 //
@@ -83,7 +86,7 @@ type (
 	}
 	// Checker finds, and on request mends, inconsistencies.
 	Checker interface {
-		Check(o CheckOptions) (CheckResult, error)
+		Check(ctx context.Context, o CheckOptions) (CheckResult, error)
 	}
 	// Invalidator can give up what it has read of its file. A File that holds
 	// anything of another one in memory may be one too.
@@ -102,7 +105,9 @@ type (
 	}
 	// Resizer changes the size of the guest disk.
 	Resizer interface {
-		Resize(size int64, o ResizeOptions) error
+		// Resize, if it is cancelled, leaves the size as it was. Once the disk
+		// has begun to shrink it is not cancelled any more.
+		Resize(ctx context.Context, size int64, o ResizeOptions) error
 	}
 	// Emptier forgets what an overlay holds, so that all of its disk is that
 	// of the image below again.
@@ -127,17 +132,19 @@ type (
 	// Snapshotter makes internal snapshots, goes to them and deletes them. A
 	// snapshot is named by its id or, failing that, by a name that only one
 	// has; without one the error is fs.ErrNotExist, with several ErrInvalid.
-	// While one of these runs, reads go on and all that writes waits.
+	// While one of these runs, reads go on and all that writes waits. If it is
+	// cancelled before the change has come about, all is as it was. Progress,
+	// if not nil, is told from time to time how much is done.
 	Snapshotter interface {
 		// CreateSnapshot keeps the disk as it is. An empty ID becomes the
 		// next number and a zero Date the current time; DiskSize is filled
 		// in. It returns the record as it was made.
-		CreateSnapshot(s Snapshot) (Snapshot, error)
+		CreateSnapshot(ctx context.Context, s Snapshot, progress func(done, total int64)) (Snapshot, error)
 		// ApplySnapshot makes the disk what it was, size included.
-		ApplySnapshot(idOrName string) error
+		ApplySnapshot(ctx context.Context, idOrName string, progress func(done, total int64)) error
 		// DeleteSnapshot deletes a snapshot and gives its space back. What
 		// was opened of it must not be used any more.
-		DeleteSnapshot(idOrName string) error
+		DeleteSnapshot(ctx context.Context, idOrName string, progress func(done, total int64)) error
 	}
 	// SnapshotOpener reads an internal snapshot without going there.
 	SnapshotOpener interface {
@@ -171,7 +178,8 @@ type (
 		// EditBitmaps makes all changes or, if it returns an error, none: a
 		// *BitmapEditError if one of them can't be made. They have survived a
 		// power cut when it returns, and at no time does one leave some.
-		EditBitmaps(edits []BitmapEdit) error
+		// Progress, if not nil, is told from time to time how much is done.
+		EditBitmaps(ctx context.Context, edits []BitmapEdit, progress func(done, total int64)) error
 		// HoldBitmaps marks all bitmaps as in use until the image is closed,
 		// as QEMU does when it opens one to write. Without it those that
 		// record are marked before the first write.

@@ -47,7 +47,7 @@ func Commit(ctx context.Context, img *block.Image, o *CommitOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := growTo(base, img.Size()); err != nil {
+	if err := growTo(ctx, base, img.Size()); err != nil {
 		return err
 	}
 	if err := copyDown(ctx, img, base, depth, o); err != nil {
@@ -81,7 +81,7 @@ func emptier(img *block.Image, keep bool) (func() error, error) {
 }
 
 // growTo makes img at least size bytes long.
-func growTo(img *block.Image, size int64) error {
+func growTo(ctx context.Context, img *block.Image, size int64) error {
 	if img.Size() >= size {
 		return nil
 	}
@@ -95,7 +95,7 @@ func growTo(img *block.Image, size int64) error {
 	case !img.Writable():
 		return fail(block.ErrReadOnly)
 	}
-	if err := r.Resize(size, block.ResizeOptions{}); err != nil {
+	if err := r.Resize(ctx, size, block.ResizeOptions{}); err != nil {
 		var e *block.Error
 		if errors.As(err, &e) {
 			return err

@@ -28,7 +28,7 @@ func (o *overlay) MakeEmpty() error {
 	return nil
 }
 
-func (o *overlay) Resize(size int64, _ block.ResizeOptions) error {
+func (o *overlay) Resize(_ context.Context, size int64, _ block.ResizeOptions) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for int64(len(o.kinds))*unit < size {

@@ -87,7 +87,7 @@ func convertWithFault(t *testing.T, from *storage.Memory, want []byte, o job.Con
 	must(t, openErr)
 	defer img.Close()
 	checker, _ := block.As[block.Checker](img)
-	res, checkErr := checker.Check(block.CheckOptions{})
+	res, checkErr := checker.Check(context.Background(), block.CheckOptions{})
 	if checkErr != nil || res.Corruptions > 0 {
 		t.Errorf("after %v: %+v, %v", err, res, checkErr)
 	}

@@ -133,7 +133,7 @@ func (s stack) intact(want []byte, exact bool) error {
 		if !ok {
 			continue
 		}
-		r, err := checker.Check(block.CheckOptions{})
+		r, err := checker.Check(context.Background(), block.CheckOptions{})
 		if err != nil || r.Corruptions > 0 || exact && r.Leaks > 0 {
 			return fmt.Errorf("check of %s: %+v, %w", below.Path(), r, err)
 		}

@@ -1,6 +1,7 @@
 package luks_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -87,7 +88,7 @@ func (s *scenario) grow(sectors int) error {
 	s.sizes = append(s.sizes, int64(sectors+more)*stamp.SectorSize)
 	s.Begin(stamp.Change{First: sectors, End: sectors + more, ID: stamp.Garbage})
 	r, _ := block.As[block.Resizer](s.Img)
-	return r.Resize(int64(sectors+more)*stamp.SectorSize, block.ResizeOptions{})
+	return r.Resize(context.Background(), int64(sectors+more)*stamp.SectorSize, block.ResizeOptions{})
 }
 
 // look opens a disk twice, to read it and to write to it.

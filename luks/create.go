@@ -1,11 +1,14 @@
 package luks
 
 import (
+	"context"
 	"errors"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/luks"
+	"github.com/diskimg/diskimg/internal/prealloc"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // CreateOptions say what disk to make. Empty is what QEMU does.
@@ -55,7 +58,7 @@ func (o *CreateOptions) create(f block.File) error {
 	if _, _, err := o.header().Create(f, p); err != nil {
 		return err
 	}
-	if err := allocate(f, h.Payload, size, o.Preallocation); err != nil || o.NoSync {
+	if err := allocate(nil, f, h.Payload, size, o.Preallocation); err != nil || o.NoSync {
 		return err
 	}
 	return f.Sync()
@@ -85,27 +88,15 @@ func Measure(o *CreateOptions) (block.Measurement, error) {
 
 // allocate makes f end n bytes after off. What is new may be holes, or takes up
 // space; it holds nothing that was encrypted.
-func allocate(f block.File, off, n int64, mode block.Preallocation) error {
-	switch mode {
-	case block.PreallocFalloc:
-		if r, ok := f.(block.Reserver); ok {
-			if err := r.Reserve(off, n); err == nil || !errors.Is(err, block.ErrUnsupported) {
-				return errors.Join(err, f.Truncate(off+n))
-			}
-		}
-		fallthrough
-	case block.PreallocFull:
-		for at := int64(0); at < n; at += int64(len(zeros)) {
-			if _, err := f.WriteAt(zeros[:min(n-at, int64(len(zeros)))], off+at); err != nil {
-				return err
-			}
-		}
+func allocate(t *task.Task, f block.File, off, n int64, mode block.Preallocation) error {
+	if err := prealloc.Take(t, f, off, n, mode); err != nil {
+		return err
 	}
 	return f.Truncate(off + n)
 }
 
 // Resize implements block.Resizer. What is new reads as noise.
-func (d *disk) Resize(size int64, o block.ResizeOptions) error {
+func (d *disk) Resize(ctx context.Context, size int64, o block.ResizeOptions) error {
 	now := d.Size()
 	size, err := (&CreateOptions{Size: size}).size(d.start)
 	switch {
@@ -120,7 +111,7 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	case size <= now:
 		err = d.f.Truncate(d.start + size)
 	default:
-		err = allocate(d.f, d.start+now, size-now, o.Preallocation)
+		err = allocate(task.New(ctx, o.Progress), d.f, d.start+now, size-now, o.Preallocation)
 	}
 	if err != nil {
 		return errors.Join(err, d.f.Truncate(d.start+now))

@@ -2,11 +2,13 @@ package qcow2
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"math/bits"
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Amending: what was chosen when the image was made is chosen anew. All that can
@@ -36,19 +38,20 @@ type AmendOptions struct {
 	Progress func(done, total int64)
 }
 
-// Amend changes the image, which must be of this package and open for writing.
-func Amend(img *block.Image, o *AmendOptions) error {
+// Amend changes the image, which must be of this package and open for writing. If
+// it is cancelled, some of the changes have been made.
+func Amend(ctx context.Context, img *block.Image, o *AmendOptions) error {
 	d, ok := block.As[*disk](img)
 	if !ok {
 		return &block.Error{Op: "amend", Path: img.Path(), Format: img.Format(), Offset: -1, Err: block.ErrUnsupported}
 	}
-	if err := d.amend(o); err != nil {
+	if err := d.amend(task.New(ctx, o.Progress), o); err != nil {
 		return &block.Error{Op: "amend", Path: d.path, Format: "qcow2", Offset: -1, Err: err}
 	}
 	return nil
 }
 
-func (d *disk) amend(o *AmendOptions) error {
+func (d *disk) amend(t *task.Task, o *AmendOptions) error {
 	if err := d.mayAmend(o); err != nil {
 		return err
 	}
@@ -62,18 +65,21 @@ func (d *disk) amend(o *AmendOptions) error {
 	// First, as it may be refused when something has been read.
 	add(o.Keys != nil, func() error { return d.ChangeKeys(*o.Keys) })
 	add(o.Version > version, d.upgrade)
-	add(o.RefcountBits != 0 && o.RefcountBits != 1<<d.geo.refOrder, func() error { return d.setRefcountBits(o.RefcountBits, o.Progress) })
+	add(o.RefcountBits != 0 && o.RefcountBits != 1<<d.geo.refOrder, func() error { return d.setRefcountBits(t, o.RefcountBits) })
 	add(o.LazyRefcounts != nil, func() error { return d.setLazy(*o.LazyRefcounts) })
 	add(o.DataFile != nil || o.DataFileRaw != nil, func() error { return d.renameData(o) })
-	add(o.Size != 0, func() error { return d.Resize(o.Size, block.ResizeOptions{Shrink: o.Shrink}) })
-	add(o.Version != 0 && o.Version < version, d.downgrade)
-	for i, step := range steps {
-		if err := step(); err != nil {
+	add(o.Size != 0, func() error { return d.resize(t, o.Size, block.ResizeOptions{Shrink: o.Shrink}) })
+	add(o.Version != 0 && o.Version < version, func() error { return d.downgrade(t) })
+	t.Expect(int64(len(steps)))
+	for _, step := range steps {
+		err := t.Step(0)
+		if err == nil {
+			err = step()
+		}
+		if err != nil {
 			return err
 		}
-		if o.Progress != nil {
-			o.Progress(int64(i+1), int64(len(steps)))
-		}
+		_ = t.Step(1) // the last one has been made, whatever this says
 	}
 	return nil
 }
@@ -323,8 +329,8 @@ func (d *disk) allTables(records []snapshotRecord) ([]hostOff, error) {
 
 // downgrade makes a version 3 image one of version 2, whose entries can't say
 // that a cluster is zero.
-func (d *disk) downgrade() error {
-	if err := d.expandActive(); err != nil {
+func (d *disk) downgrade(t *task.Task) error {
+	if err := d.expandActive(t); err != nil {
 		return err
 	}
 	// Before the header says version 2, what an entry of that can't say must be
@@ -333,7 +339,7 @@ func (d *disk) downgrade() error {
 		d.mu.Lock()
 		err := d.mayDowngrade(d.Size())
 		if err == nil {
-			err = d.expandSnapshots()
+			err = d.expandSnapshots(t)
 		}
 		d.mu.Unlock()
 		if err != nil {

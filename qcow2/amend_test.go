@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -36,7 +37,7 @@ func TestAmendedBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = errors.Join(qcow2.Amend(img, &o), checkNoCorruption(img, true))
+			err = errors.Join(qcow2.Amend(context.Background(), img, &o), checkNoCorruption(img, true))
 			if err := errors.Join(err, img.Close()); err != nil {
 				t.Fatal(err)
 			}
@@ -61,9 +62,9 @@ func TestDowngradeThenApply(t *testing.T) {
 		return err
 	}
 	zeroed := img.WriteZeroes(0, 1<<20, 0)
-	_, err := snapshots.CreateSnapshot(block.Snapshot{Name: "one"})
-	err = errors.Join(zeroed, err, write(2<<20), qcow2.Amend(img, &qcow2.AmendOptions{Version: 2}),
-		snapshots.ApplySnapshot("one"), write(3<<20), img.Close())
+	_, err := snapshots.CreateSnapshot(context.Background(), block.Snapshot{Name: "one"}, nil)
+	err = errors.Join(zeroed, err, write(2<<20), qcow2.Amend(context.Background(), img, &qcow2.AmendOptions{Version: 2}),
+		snapshots.ApplySnapshot(context.Background(), "one", nil), write(3<<20), img.Close())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func TestFailedWidthLeavesNoData(t *testing.T) {
 	must(t, err)
 	must(t, errors.Join(writeTo(img)(bytes.Repeat([]byte{1}, 16*cluster), 0), img.Flush()))
 	armed = true
-	if err := qcow2.Amend(img, &qcow2.AmendOptions{RefcountBits: 64}); !errors.Is(err, full) {
+	if err := qcow2.Amend(context.Background(), img, &qcow2.AmendOptions{RefcountBits: 64}); !errors.Is(err, full) {
 		t.Fatalf("amend: %v", err)
 	}
 	armed = false

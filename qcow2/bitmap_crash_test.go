@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -65,7 +66,7 @@ func (s *bitmapScenario) prepare() (err error) {
 
 func (s *bitmapScenario) edit(edits ...block.BitmapEdit) error {
 	e, _ := block.As[block.BitmapEditor](s.img)
-	return e.EditBitmaps(edits)
+	return e.EditBitmaps(context.Background(), edits, nil)
 }
 
 func (s *bitmapScenario) play(n int) (err error) {

@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -162,7 +163,7 @@ func (m *bitmapModel) mark(off, n int64) {
 func (m *bitmapModel) resize() {
 	size := m.size + sector*(m.rand.Int64N(100)-40)
 	r, _ := block.As[block.Resizer](m.img)
-	m.must(r.Resize(min(max(size, 2*sector), 64<<20), block.ResizeOptions{Shrink: true}))
+	m.must(r.Resize(context.Background(), min(max(size, 2*sector), 64<<20), block.ResizeOptions{Shrink: true}))
 	m.size = m.img.Size()
 	for _, b := range m.want {
 		b.resize(m.size)
@@ -176,7 +177,7 @@ func (m *bitmapModel) edit() {
 		edits = append(edits, m.oneEdit())
 	}
 	e, _ := block.As[block.BitmapEditor](m.img)
-	if err := e.EditBitmaps(edits); err != nil {
+	if err := e.EditBitmaps(context.Background(), edits, nil); err != nil {
 		m.t.Fatalf("%+v: %v", edits, err)
 	}
 }
@@ -270,7 +271,7 @@ func openBitmaps(t *testing.T, f *storage.Memory, writable bool) *block.Image {
 func editOK(t *testing.T, img *block.Image, edits ...block.BitmapEdit) {
 	t.Helper()
 	e, _ := block.As[block.BitmapEditor](img)
-	if err := e.EditBitmaps(edits); err != nil {
+	if err := e.EditBitmaps(context.Background(), edits, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -311,7 +312,7 @@ func TestBitmapEditErrors(t *testing.T) {
 			"Bitmaps are of different sizes (destination size is 1048576, source size is 2097152) and can't be merged"},
 		{block.BitmapEdit{Op: 9, Name: "here"}, "unknown operation 9 on bitmap 'here'"},
 	} {
-		err := e.EditBitmaps([]block.BitmapEdit{{Name: "first"}, c.edit})
+		err := e.EditBitmaps(context.Background(), []block.BitmapEdit{{Name: "first"}, c.edit}, nil)
 		var failed *block.BitmapEditError
 		if !errors.As(err, &failed) || failed.Edit.Name != c.edit.Name || err.Error() != c.text {
 			t.Errorf("%+v: %v, want %q", c.edit, err, c.text)
@@ -327,7 +328,7 @@ func TestBitmapTooLarge(t *testing.T) {
 	_, img := newBitmaps(t, block.BitmapEdit{Name: "fine", Granularity: 512})
 	defer img.Close()
 	r, _ := block.As[block.Resizer](img)
-	if err := r.Resize(4<<40, block.ResizeOptions{}); !errors.Is(err, block.ErrNoSpace) || img.Size() != 1<<20 {
+	if err := r.Resize(context.Background(), 4<<40, block.ResizeOptions{}); !errors.Is(err, block.ErrNoSpace) || img.Size() != 1<<20 {
 		t.Errorf("%v, the disk has %d bytes", err, img.Size())
 	}
 }
@@ -359,16 +360,16 @@ func TestBitmapInUse(t *testing.T) {
 		{Op: block.ClearBitmap, Name: "on"}, {Op: block.EnableBitmap, Name: "on"}, {Op: block.DisableBitmap, Name: "on"},
 		{Op: block.MergeBitmap, Name: "on", Source: "off"}, {Op: block.MergeBitmap, Name: "off", Source: "on"},
 	} {
-		if err := e.EditBitmaps([]block.BitmapEdit{edit}); err == nil || err.Error() != text {
+		if err := e.EditBitmaps(context.Background(), []block.BitmapEdit{edit}, nil); err == nil || err.Error() != text {
 			t.Errorf("%+v: %v", edit, err)
 		}
 	}
 	r, _ := block.As[block.Resizer](img)
-	if err := r.Resize(2<<20, block.ResizeOptions{}); err == nil || err.Error() != text {
+	if err := r.Resize(context.Background(), 2<<20, block.ResizeOptions{}); err == nil || err.Error() != text {
 		t.Errorf("resizing: %v", err)
 	}
 	editOK(t, img, block.BitmapEdit{Op: block.RemoveBitmap, Name: "on"})
-	if err := r.Resize(2<<20, block.ResizeOptions{}); err != nil {
+	if err := r.Resize(context.Background(), 2<<20, block.ResizeOptions{}); err != nil {
 		t.Error(err)
 	}
 }

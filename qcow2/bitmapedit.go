@@ -1,17 +1,20 @@
 package qcow2
 
 import (
+	"cmp"
+	"context"
 	"math/bits"
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Changing bitmaps on request: all edits of a call or none, on disk when it
 // returns.
 
 // EditBitmaps implements block.BitmapEditor.
-func (d *disk) EditBitmaps(edits []block.BitmapEdit) error {
+func (d *disk) EditBitmaps(ctx context.Context, edits []block.BitmapEdit, progress func(done, total int64)) error {
 	if !d.writable {
 		return block.ErrReadOnly
 	}
@@ -19,11 +22,16 @@ func (d *disk) EditBitmaps(edits []block.BitmapEdit) error {
 	defer d.whole.Unlock()
 	d.bitmaps.mu.Lock()
 	defer d.bitmaps.mu.Unlock()
+	t := task.New(ctx, progress)
+	t.Expect(int64(len(edits)))
 	next := cloneBitmaps(d.bitmaps.list)
 	for _, e := range edits {
 		var err error
-		if next, err = d.editBitmap(next, e); err != nil {
+		if next, err = d.editBitmap(t, next, e); err != nil {
 			return &block.BitmapEditError{Edit: e, Err: err}
+		}
+		if err := t.Step(1); err != nil {
+			return err
 		}
 	}
 	return d.saveBitmaps(next, d.bitmaps.begun.Load())
@@ -40,7 +48,7 @@ func cloneBitmaps(list []*bitmap) []*bitmap {
 }
 
 // editBitmap changes list, which is a copy, and returns what becomes of it.
-func (d *disk) editBitmap(list []*bitmap, e block.BitmapEdit) ([]*bitmap, error) {
+func (d *disk) editBitmap(t *task.Task, list []*bitmap, e block.BitmapEdit) ([]*bitmap, error) {
 	switch e.Op {
 	case block.AddBitmap:
 		b, err := d.newBitmap(list, e)
@@ -61,7 +69,7 @@ func (d *disk) editBitmap(list []*bitmap, e block.BitmapEdit) ([]*bitmap, error)
 	case block.EnableBitmap, block.DisableBitmap:
 		b.enabled = e.Op == block.EnableBitmap
 	case block.MergeBitmap:
-		return list, d.mergeBitmap(list, b, e)
+		return list, d.mergeBitmap(t, list, b, e)
 	default:
 		return nil, block.Invalidf("unknown operation %d on bitmap '%s'", e.Op, e.Name)
 	}
@@ -93,9 +101,9 @@ func (d *disk) newBitmap(list []*bitmap, e block.BitmapEdit) (*bitmap, error) {
 }
 
 // mergeBitmap sets in b what is set in the source of e.
-func (d *disk) mergeBitmap(list []*bitmap, b *bitmap, e block.BitmapEdit) error {
+func (d *disk) mergeBitmap(t *task.Task, list []*bitmap, b *bitmap, e block.BitmapEdit) error {
 	if own, ok := ownLayer(e.From); e.From != nil && !(ok && own == d) {
-		return b.mergeImage(e.From, e.Source, d.Size())
+		return b.mergeImage(t, e.From, e.Source, d.Size())
 	}
 	source, err := usableBitmap(list, e.Source)
 	if err != nil || source == b {
@@ -104,8 +112,8 @@ func (d *disk) mergeBitmap(list []*bitmap, b *bitmap, e block.BitmapEdit) error 
 	b.delta, b.changed = b.delta.clone(), true
 	d.dirtySpans(source, func(s block.Span, failed error) bool {
 		b.mark(s.Start, s.Length)
-		err = failed
-		return true
+		err = cmp.Or(failed, t.Step(0))
+		return err == nil
 	})
 	return err
 }
@@ -118,14 +126,14 @@ func ownLayer(i *block.Image) (*disk, bool) {
 }
 
 // mergeImage merges a bitmap of another image, whose disk has to be as large.
-func (b *bitmap) mergeImage(from *block.Image, name string, size int64) error {
+func (b *bitmap) mergeImage(t *task.Task, from *block.Image, name string, size int64) error {
 	source, ok := block.As[block.BitmapLister](from)
 	if !ok {
 		return block.Invalidf("Dirty bitmap '%s' not found", name)
 	}
 	b.delta, b.changed = b.delta.clone(), true
 	for s, err := range source.DirtyExtents(name) {
-		if err != nil {
+		if err := cmp.Or(err, t.Step(0)); err != nil {
 			return err
 		}
 		if from.Size() == size {

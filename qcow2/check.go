@@ -69,7 +69,7 @@ const activeTable = 1
 // Check implements block.Checker. A writable image is flushed first. Until the
 // check is done nothing is written but to space that is linked already: space
 // that is counted and not linked yet would look leaked.
-func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
+func (d *disk) Check(ctx context.Context, o block.CheckOptions) (block.CheckResult, error) {
 	if (o.FixLeaks || o.FixCorruptions) && !d.writable {
 		return block.CheckResult{}, block.ErrReadOnly
 	}
@@ -86,15 +86,15 @@ func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 	err := d.flushes.Exclude(func() (err error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		res, err = d.check(o)
+		res, err = d.check(ctx, o)
 		return err
 	})
 	return res, err
 }
 
 // check is Check without its locks. Needs mu exclusively.
-func (d *disk) check(o block.CheckOptions) (block.CheckResult, error) {
-	k, err := d.look(&o)
+func (d *disk) check(ctx context.Context, o block.CheckOptions) (block.CheckResult, error) {
+	k, err := d.look(ctx, &o)
 	if err != nil || !o.FixLeaks && !o.FixCorruptions {
 		return k.res, err
 	}
@@ -111,11 +111,8 @@ func (k *checker) sound() bool {
 }
 
 // look is a check that mends nothing.
-func (d *disk) look(o *block.CheckOptions) (*checker, error) {
-	k := &checker{d: d, o: o, ctx: o.Context, refs: newRefMap(), claimed: map[int64]metaKind{}}
-	if k.ctx == nil {
-		k.ctx = context.Background()
-	}
+func (d *disk) look(ctx context.Context, o *block.CheckOptions) (*checker, error) {
+	k := &checker{d: d, o: o, ctx: ctx, refs: newRefMap(), claimed: map[int64]metaKind{}}
 	if err := k.count(); err != nil {
 		return k, err
 	}

@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -25,7 +26,7 @@ func TestCheckOnAllCores(t *testing.T) {
 	img, err := qcow2.Open(f, &qcow2.OpenOptions{Writable: true, NoSync: true})
 	must(t, err)
 	maker, _ := block.As[block.Snapshotter](img)
-	_, err = maker.CreateSnapshot(block.Snapshot{Name: "s"})
+	_, err = maker.CreateSnapshot(context.Background(), block.Snapshot{Name: "s"}, nil)
 	must(t, err)
 	for off := int64(0); off < size; off += 3 << 30 { // some tables are not shared
 		_, err = img.WriteAt([]byte{1}, off)
@@ -74,7 +75,7 @@ func sameOnAllCores(t *testing.T, path string, wrong bool) {
 		c, _ := block.As[block.Checker](img)
 		var found []string
 		last := int64(0)
-		res, err := c.Check(block.CheckOptions{
+		res, err := c.Check(context.Background(), block.CheckOptions{
 			Report: func(f block.Finding) { found = append(found, f.Text) },
 			Progress: func(done, total int64) {
 				if done < last || done > total {

@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func TestDiscardShrinksTheFile(t *testing.T) {
 	unmap := func(img *block.Image) error { return img.WriteZeroes(0, step, block.MayUnmap) }
 	remove := func(img *block.Image) error {
 		s, _ := block.As[block.Snapshotter](img)
-		return s.DeleteSnapshot("one")
+		return s.DeleteSnapshot(context.Background(), "one", nil)
 	}
 	for _, c := range []struct {
 		name    string

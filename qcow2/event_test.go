@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -75,7 +76,10 @@ func TestEvents(t *testing.T) {
 		{"read compressed", "read_compressed", func() error { _, err := img.ReadAt(make([]byte, cluster), 4*cluster); return err }},
 		{"a part of a compressed cluster", "cow_read read_compressed write_aio", func() error { _, err := img.WriteAt(p[:7], 4*cluster+7); return err }},
 		{"discard", "cluster_free", func() error { return first(img.Discard(0, cluster), img.Flush()) }},
-		{"snapshot", "", func() error { _, err := snapshots.CreateSnapshot(block.Snapshot{Name: "a"}); return err }},
+		{"snapshot", "", func() error {
+			_, err := snapshots.CreateSnapshot(context.Background(), block.Snapshot{Name: "a"}, nil)
+			return err
+		}},
 		{"VM state", "vmstate_save cluster_alloc write_aio", func() error { return state.WriteVMState(p[:cluster], 0) }},
 		{"VM state again", "vmstate_save write_aio", func() error { return state.WriteVMState(p[:cluster], 0) }},
 		{"reading VM state", "vmstate_load read_aio", func() error { return state.ReadVMState(make([]byte, cluster), 0) }},

@@ -4,13 +4,14 @@ import (
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Taking zero flags out of entries, for version 2: where nothing lies below a
 // cluster it becomes unallocated, elsewhere it gets zeros as data.
 
 // expandActive does so for the disk.
-func (d *disk) expandActive() error {
+func (d *disk) expandActive(t *task.Task) error {
 	d.whole.Lock()
 	defer d.whole.Unlock()
 	d.writers.Lock()
@@ -19,8 +20,12 @@ func (d *disk) expandActive() error {
 	if d.backing != nil {
 		below = d.geo.alignUp(d.backing.Size())
 	}
+	t.Expect(d.Size())
 	for off := int64(0); off < d.Size(); {
 		n, err := d.expandAt(off, below)
+		if err == nil {
+			err = t.Step(n)
+		}
 		if err != nil {
 			return d.settle(err)
 		}
@@ -33,7 +38,7 @@ func (d *disk) expandActive() error {
 // state of a machine may be there.
 func (d *disk) expandBehind() error {
 	end := d.l1Entries() * d.tableSpan()
-	return d.eachWhole(d.geo.alignUp(d.Size()), end, func(e l2Entry, _ uint64) (l2Entry, change) {
+	return d.eachWhole(nil, d.geo.alignUp(d.Size()), end, func(e l2Entry, _ uint64) (l2Entry, change) {
 		if e.compressed() || e.desc&flagZero == 0 {
 			return e, keep
 		}
@@ -54,7 +59,7 @@ func (d *disk) expandAt(off, below int64) (int64, error) {
 		k, err := d.writeRun(zeros[:n], guestOff(off), new(int64))
 		return k, err
 	}
-	err = d.eachWhole(off, d.geo.alignUp(e.End()), func(e l2Entry, _ uint64) (l2Entry, change) {
+	err = d.eachWhole(nil, off, d.geo.alignUp(e.End()), func(e l2Entry, _ uint64) (l2Entry, change) {
 		return l2Entry{}, free
 	})
 	return e.Length, err
@@ -63,7 +68,7 @@ func (d *disk) expandAt(off, below int64) (int64, error) {
 // expandSnapshots does so for what only snapshots refer to. Entries change where
 // they are: what they read as stays the same. Needs mu exclusively, and an image
 // that is alone.
-func (d *disk) expandSnapshots() error {
+func (d *disk) expandSnapshots(t *task.Task) error {
 	records, _, err := d.readSnapshots(maxSnapshotTable)
 	if err != nil {
 		return err
@@ -74,7 +79,11 @@ func (d *disk) expandSnapshots() error {
 	}
 	data := make([]byte, d.geo.clusterSize)
 	for _, table := range tables {
-		if err := d.expandTable(data, table); err != nil {
+		err := t.Step(0)
+		if err == nil {
+			err = d.expandTable(data, table)
+		}
+		if err != nil {
 			return err
 		}
 	}

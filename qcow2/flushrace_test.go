@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -44,7 +45,7 @@ func TestCountsBesideFlush(t *testing.T) {
 	}{
 		{"a bitmap is added", func(img *block.Image) error {
 			e, _ := block.As[block.BitmapEditor](img)
-			return e.EditBitmaps([]block.BitmapEdit{{Op: block.AddBitmap, Name: "b"}})
+			return e.EditBitmaps(context.Background(), []block.BitmapEdit{{Op: block.AddBitmap, Name: "b"}}, nil)
 		}},
 		{"the state of a machine needs a longer L1 table", func(img *block.Image) error {
 			k, _ := block.As[block.VMStateKeeper](img)
@@ -52,7 +53,7 @@ func TestCountsBesideFlush(t *testing.T) {
 		}},
 		{"the disk grows", func(img *block.Image) error {
 			r, _ := block.As[block.Resizer](img)
-			return r.Resize(8<<20, block.ResizeOptions{})
+			return r.Resize(context.Background(), 8<<20, block.ResizeOptions{})
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) { countsBesideFlush(t, c.op) })

@@ -273,14 +273,13 @@ func (z *fuzzed) read() {
 }
 
 func (z *fuzzed) check(img *block.Image, o block.CheckOptions) (block.CheckResult, error) {
-	o.Context = context.Background()
 	o.Report = func(f block.Finding) {
 		if f.Text == "" {
 			z.t.Error("a finding without a text")
 		}
 	}
 	c, _ := block.As[block.Checker](img)
-	res, err := c.Check(o)
+	res, err := c.Check(context.Background(), o)
 	if err != nil {
 		z.known(err)
 	}
@@ -370,7 +369,7 @@ func (z *fuzzed) operate(img *block.Image, want []byte, op, where, size byte) er
 		return err
 	}
 	r, _ := block.As[block.Resizer](img)
-	return r.Resize((img.Size()+511)&^511+512*int64(size), block.ResizeOptions{})
+	return r.Resize(context.Background(), (img.Size()+511)&^511+512*int64(size), block.ResizeOptions{})
 }
 
 func (z *fuzzed) compressed(img *block.Image, want []byte, off int64) error {

@@ -1,6 +1,10 @@
 package qcow2
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/diskimg/diskimg/internal/task"
+)
 
 // A swap leaves tables at new places. So that they stay where they were, as they
 // do with QEMU, there are two: the first moves what the second is to change out
@@ -20,15 +24,15 @@ type home struct {
 // table, n how many new single ones at most. moves tells which of the active L2
 // tables f is going to write; nil is none. Needs mu exclusively, and an image that
 // is quiet.
-func (d *disk) rewrite(n int64, tables []int64, moves func(at int, data []byte) (bool, error), f func(c *swap) error) error {
-	c := &swap{d: d, fresh: d.fileEnd}
+func (d *disk) rewrite(t *task.Task, n int64, tables []int64, moves func(at int, data []byte) (bool, error), f func(c *swap) error) error {
+	c := &swap{d: d, t: t, fresh: d.fileEnd}
 	err := c.addTables(tables)
 	from := d.searchFrom
 	if err == nil {
 		err = c.addSingles(n)
 	}
 	if err == nil {
-		c.home, err = d.moveOut(moves)
+		c.home, err = d.moveOut(t, moves)
 	}
 	if err != nil {
 		c.undo()
@@ -41,9 +45,9 @@ func (d *disk) rewrite(n int64, tables []int64, moves func(at int, data []byte) 
 
 // moveOut moves the refcount table and its blocks, the active L1 table, and the
 // active L2 tables that moves names to new places.
-func (d *disk) moveOut(moves func(at int, data []byte) (bool, error)) (*home, error) {
+func (d *disk) moveOut(t *task.Task, moves func(at int, data []byte) (bool, error)) (*home, error) {
 	var h *home
-	err := d.swap(countTables(d.l1), []int64{d.l1Place().n}, func(c *swap) error {
+	err := d.swap(t, countTables(d.l1), []int64{d.l1Place().n}, func(c *swap) error {
 		if err := d.mayMoveTables(); err != nil {
 			return err
 		}
@@ -87,10 +91,16 @@ func (c *swap) moveTables(moves func(at int, data []byte) (bool, error)) ([]uint
 	d := c.d
 	l1 := slices.Clone(d.l1)
 	data := make([]byte, d.geo.clusterSize)
+	if moves == nil {
+		return l1, nil
+	}
 	for i, e := range l1 {
 		table := hostOff(e & offsetMask)
-		if table == 0 || moves == nil {
+		if table == 0 {
 			continue
+		}
+		if err := c.t.Step(1); err != nil {
+			return nil, err
 		}
 		if err := d.readTree(data, table); err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -113,7 +114,7 @@ func (b *badEntry) tryReading(t *testing.T, f *forge) {
 	var found []string
 	c, _ := block.As[block.Checker](img)
 	within(t, "checking", func() {
-		_, err = c.Check(block.CheckOptions{Report: func(f block.Finding) { found = append(found, f.Text) }})
+		_, err = c.Check(context.Background(), block.CheckOptions{Report: func(f block.Finding) { found = append(found, f.Text) }})
 	})
 	if err != nil || !strings.Contains(strings.Join(found, "\n"), b.found) {
 		t.Errorf("checking: %v %q, want %q", err, found, b.found)

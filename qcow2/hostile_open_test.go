@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -91,7 +92,7 @@ func useReadOnly(t testing.TB, img *block.Image) {
 		_, _ = d.Describe()
 	}
 	if c, ok := block.As[block.Checker](img); ok {
-		_, _ = c.Check(block.CheckOptions{})
+		_, _ = c.Check(context.Background(), block.CheckOptions{})
 	}
 	if err := img.Close(); err != nil {
 		t.Errorf("closing: %v", err)
@@ -142,7 +143,7 @@ func (h *hostile) refusesWrites(t *testing.T, img *block.Image) {
 	_, err := img.WriteAt(seedData(0, 8192), 0)
 	refused(t, "writing", err, block.ErrBroken, h.keeps)
 	if s, ok := block.As[block.Snapshotter](img); ok {
-		_, err := s.CreateSnapshot(block.Snapshot{Name: "new"})
+		_, err := s.CreateSnapshot(context.Background(), block.Snapshot{Name: "new"}, nil)
 		if err == nil {
 			t.Error("a snapshot has been made")
 		}

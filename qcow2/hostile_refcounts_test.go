@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -187,13 +188,13 @@ func TestCheckFindsClaimedMetadata(t *testing.T) {
 				told = append(told, f.Text)
 			}
 		}}
-		res, err := c.Check(o)
+		res, err := c.Check(context.Background(), o)
 		must(t, err)
 		if res.Corruptions != 1 || len(told) != 1 || told[0] != text {
 			t.Errorf("refcount %d: found %q, want %q", count, told, text)
 		}
 		o.FixCorruptions = true
-		if _, err = c.Check(o); err == nil || !strings.Contains(err.Error(), "that can't be repaired") {
+		if _, err = c.Check(context.Background(), o); err == nil || !strings.Contains(err.Error(), "that can't be repaired") {
 			t.Errorf("repairing: %v", err)
 		}
 		must(t, img.Close())
@@ -224,7 +225,7 @@ func TestRepairOfALostRefcountTable(t *testing.T) {
 			_, err = img.ReadAt(before, 0)
 			must(t, err)
 			c, _ := block.As[block.Checker](img)
-			res, err := c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+			res, err := c.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 			must(t, err)
 			if res.Corruptions == 0 || res.CorruptionsFixed != res.Corruptions {
 				t.Errorf("repaired: %+v", res)
@@ -252,7 +253,7 @@ func (l *liar) repair(t *testing.T) {
 	c, _ := block.As[block.Checker](img)
 	var res block.CheckResult
 	within(t, "repairing", func() {
-		res, err = c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+		res, err = c.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 	})
 	all := err == nil && res.Errors == 0 && res.CorruptionsFixed == res.Corruptions && res.LeaksFixed == res.Leaks
 	if all != (l.refused == "") {
@@ -338,7 +339,7 @@ func TestRepairSeparatesSharedClusters(t *testing.T) {
 	img, err := qcow2.Open(file.Reopen(), &qcow2.OpenOptions{Writable: true})
 	must(t, err)
 	c, _ := block.As[block.Checker](img)
-	_, err = c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+	_, err = c.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 	must(t, err)
 	p := bytes.Repeat([]byte{0xee}, 100)
 	_, err = img.WriteAt(p, 0)
@@ -360,7 +361,7 @@ func TestRepairKeepsWhatIsUsed(t *testing.T) {
 	img, err := qcow2.Open(f.file(), &qcow2.OpenOptions{Writable: true})
 	must(t, err)
 	c, _ := block.As[block.Checker](img)
-	res, err := c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+	res, err := c.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 	if err != nil || res.CorruptionsFixed != 4 {
 		t.Fatalf("repaired: %+v, %v", res, err)
 	}
@@ -392,13 +393,13 @@ func TestOpenForRepair(t *testing.T) {
 			t.Errorf("%s: written: %v", l.name, err)
 		}
 		c, _ := block.As[block.Checker](img)
-		if _, err := c.Check(block.CheckOptions{}); err != nil {
+		if _, err := c.Check(context.Background(), block.CheckOptions{}); err != nil {
 			t.Errorf("%s: %v", l.name, err)
 		}
 		if got := (&forge{contentOf(t, file)}).u64(hIncompat); got != f.u64(hIncompat) {
 			t.Errorf("%s: features %#x became %#x when nothing was repaired", l.name, f.u64(hIncompat), got)
 		}
-		if _, err = c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true}); l.refused == "" {
+		if _, err = c.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true}); l.refused == "" {
 			must(t, err)
 		}
 		must(t, img.Close())
@@ -441,7 +442,7 @@ func TestRebuildBesideOldRefcounts(t *testing.T) {
 		}}, &qcow2.OpenOptions{Writable: true, Repair: true})
 		must(t, err)
 		c, _ := block.As[block.Checker](img)
-		_, err = c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+		_, err = c.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 		must(t, err)
 		must(t, img.Close())
 		f = &forge{contentOf(t, file)}
@@ -467,11 +468,11 @@ func TestRepairOfMisplacedZeros(t *testing.T) {
 		img, err := qcow2.Open(file.Reopen(), &qcow2.OpenOptions{Writable: true})
 		must(t, err)
 		c, _ := block.As[block.Checker](img)
-		res, err := c.Check(block.CheckOptions{FixLeaks: true})
+		res, err := c.Check(context.Background(), block.CheckOptions{FixLeaks: true})
 		if err != nil || res.Corruptions == 0 || res.CorruptionsFixed != 0 {
 			t.Errorf("%s, leaks only: %+v, %v", s.seed, res, err)
 		}
-		res, err = c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+		res, err = c.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 		if err != nil || res.Corruptions == 0 || res.CorruptionsFixed != res.Corruptions || res.LeaksFixed != res.Leaks {
 			t.Errorf("%s: %+v, %v", s.seed, res, err)
 		}

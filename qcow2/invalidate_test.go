@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"path/filepath"
@@ -175,14 +176,14 @@ func TestInvalidateRefused(t *testing.T) {
 		t.Error(err)
 	}
 	edit, _ := block.As[block.BitmapEditor](img)
-	if err := errors.Join(edit.EditBitmaps([]block.BitmapEdit{{Name: "b"}}), writeAndFlush(img, []byte{2}, 0)); err != nil {
+	if err := errors.Join(edit.EditBitmaps(context.Background(), []block.BitmapEdit{{Name: "b"}}, nil), writeAndFlush(img, []byte{2}, 0)); err != nil {
 		t.Fatal(err)
 	}
 	if err := img.Invalidate(); !errors.Is(err, block.ErrInvalid) || errors.Is(err, block.ErrBroken) {
 		t.Errorf("with a bitmap that is not stored: %v", err)
 	}
 	maker, _ := block.As[block.Snapshotter](img)
-	if _, err := maker.CreateSnapshot(block.Snapshot{Name: "s"}); err != nil {
+	if _, err := maker.CreateSnapshot(context.Background(), block.Snapshot{Name: "s"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	opener, _ := block.As[block.SnapshotOpener](img)
@@ -272,12 +273,12 @@ func TestInvalidateUnlinked(t *testing.T) {
 	img := openBitmaps(t, f, true)
 	must(t, writeTo(img)(bytes.Repeat([]byte{1}, 16*cluster), 0))
 	s, _ := block.As[block.Snapshotter](img)
-	_, err := s.CreateSnapshot(block.Snapshot{Name: "a"})
+	_, err := s.CreateSnapshot(context.Background(), block.Snapshot{Name: "a"}, nil)
 	must(t, err)
 
 	other := openBitmaps(t, f, true)
 	c, _ := block.As[block.Checker](other)
-	_, err = c.Check(block.CheckOptions{FixLeaks: true})
+	_, err = c.Check(context.Background(), block.CheckOptions{FixLeaks: true})
 	must(t, err)
 	p := bytes.Repeat([]byte{2}, 64*cluster)
 	must(t, errors.Join(writeTo(other)(p, 64*cluster), other.Close()))

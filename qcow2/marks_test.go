@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -140,7 +141,7 @@ func TestCorruptMarkIsTakenOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			k, _ := block.As[block.Checker](img)
-			_, err = k.Check(o)
+			_, err = k.Check(context.Background(), o)
 			if err := errors.Join(err, img.Close()); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -266,7 +267,7 @@ func repairAll(r *crashRun, files []*crashfile.File) error {
 		return err
 	}
 	k, _ := block.As[block.Checker](img)
-	_, err = k.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+	_, err = k.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 	if err := errors.Join(err, img.Close()); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -76,7 +77,7 @@ func TestMeasure(t *testing.T) {
 			img, err := qcow2.Open(f.Reopen(), &qcow2.OpenOptions{Writable: true})
 			must(err)
 			editor, _ := block.As[block.BitmapEditor](img)
-			must(editor.EditBitmaps([]block.BitmapEdit{{Name: "one", Granularity: 512}, {Name: "another", Granularity: 64 << 10}}))
+			must(editor.EditBitmaps(context.Background(), []block.BitmapEdit{{Name: "one", Granularity: 512}, {Name: "another", Granularity: 64 << 10}}, nil))
 			list, err := editor.Bitmaps()
 			must(err)
 			_, err = img.WriteAt(make([]byte, img.Size()), 0)

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -115,13 +116,13 @@ func snapshotBoth(t *testing.T, ours, theirs, step string) {
 	var err error
 	switch verb {
 	case "create":
-		_, err = maker.CreateSnapshot(block.Snapshot{Name: name})
+		_, err = maker.CreateSnapshot(context.Background(), block.Snapshot{Name: name}, nil)
 		qemu.Img(t, "snapshot", "-c", name, theirs)
 	case "apply":
-		err = maker.ApplySnapshot(name)
+		err = maker.ApplySnapshot(context.Background(), name, nil)
 		qemu.Img(t, "snapshot", "-a", name, theirs)
 	case "delete":
-		err = maker.DeleteSnapshot(name)
+		err = maker.DeleteSnapshot(context.Background(), name, nil)
 		qemu.Img(t, "snapshot", "-d", name, theirs)
 	}
 	must(t, errors.Join(err, img.Close()))

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/prealloc"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Preallocation: every guest cluster gets its place when the image is made.
@@ -17,17 +19,19 @@ func (d *disk) Preallocate(mode block.Preallocation) error {
 	}
 	token := d.enter()
 	defer d.leave(token)
-	return d.settle(d.preallocateRange(0, d.Size(), mode))
+	return d.settle(d.preallocateRange(nil, 0, d.Size(), mode))
 }
 
-// preallocateRange is Preallocate for clusters that have no space.
-func (d *disk) preallocateRange(off, end int64, mode block.Preallocation) error {
+// preallocateRange is Preallocate for clusters that have no space. The steps are
+// their bytes.
+func (d *disk) preallocateRange(t *task.Task, off, end int64, mode block.Preallocation) error {
+	t.Expect(end - off)
 	for off < end {
 		a, err := d.preallocate(guestOff(off), end-off, mode == block.PreallocMetadata)
 		if err != nil {
 			return err
 		}
-		if err := d.reserve(&a, mode); err != nil {
+		if err := d.reserve(t, &a, mode); err != nil {
 			return err
 		}
 		off = a.end(&d.geo)
@@ -89,22 +93,13 @@ func makeZero(f block.File, off, end int64) error {
 	return err
 }
 
-// reserve takes the space of a in the file system.
-func (d *disk) reserve(a *allocation, mode block.Preallocation) error {
+// reserve takes the space of a in the file system. The steps are bytes.
+func (d *disk) reserve(t *task.Task, a *allocation, mode block.Preallocation) error {
 	off, n := int64(a.host), a.clusters<<d.geo.clusterBits
-	if d.holdsZeros() {
-		return nil // by blank
+	if d.holdsZeros() || mode == block.PreallocMetadata {
+		return t.Step(n) // the first by blank
 	}
-	switch mode {
-	case block.PreallocFalloc:
-		if r, ok := d.data.(block.Reserver); ok {
-			return r.Reserve(off, n)
-		}
-		return block.WriteZeroes(d.data, off, n)
-	case block.PreallocFull:
-		return writeZeroData(d.data, off, n)
-	}
-	return nil
+	return prealloc.Take(t, d.data, off, n, mode)
 }
 
 // holdsZeros reports whether new space has to hold encrypted zeros, because an
@@ -119,19 +114,6 @@ func (d *disk) writeZeros(a *allocation) error {
 			return err
 		}
 		at += guestOff(n)
-	}
-	return nil
-}
-
-// writeZeroData writes zeros as data, where a file may know a cheaper way that
-// does not touch the medium.
-func writeZeroData(f block.File, off, n int64) error {
-	for n > 0 {
-		k := min(n, int64(len(zeros)))
-		if _, err := f.WriteAt(zeros[:k], off); err != nil {
-			return err
-		}
-		off, n = off+k, n-k
 	}
 	return nil
 }

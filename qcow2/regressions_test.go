@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -220,13 +221,13 @@ func slowPunching(m *pastMistake) {
 func movedTable(m *pastMistake) {
 	for i := range 6 {
 		m.write(byte(i+1), 0, 300<<10)
-		s, err := m.snapshots().CreateSnapshot(block.Snapshot{Name: "s"})
+		s, err := m.snapshots().CreateSnapshot(context.Background(), block.Snapshot{Name: "s"}, nil)
 		must(m.t, err)
 		m.write(byte(i+100), 512*i, 512) // its table has to move
 		if i%2 == 0 {
 			must(m.t, m.img.Flush())
 		}
-		must(m.t, m.snapshots().DeleteSnapshot(s.ID))
+		must(m.t, m.snapshots().DeleteSnapshot(context.Background(), s.ID, nil))
 		m.write(byte(i+50), 7, 100)
 	}
 }
@@ -258,12 +259,12 @@ func flagOfL1(m *pastMistake) {
 	if !copied() {
 		m.t.Error("a table of the disk's own has no COPIED flag")
 	}
-	s, err := m.snapshots().CreateSnapshot(block.Snapshot{Name: "s"})
+	s, err := m.snapshots().CreateSnapshot(context.Background(), block.Snapshot{Name: "s"}, nil)
 	must(m.t, err)
 	if l1 = int64(m.word(40)); copied() {
 		m.t.Error("a table that a snapshot shares has a COPIED flag")
 	}
-	must(m.t, m.snapshots().DeleteSnapshot(s.ID))
+	must(m.t, m.snapshots().DeleteSnapshot(context.Background(), s.ID, nil))
 	if l1 = int64(m.word(40)); !copied() {
 		m.t.Error("a table that was shared and is not any more has no COPIED flag")
 	}
@@ -276,7 +277,7 @@ func compatibleBits(m *pastMistake) {
 	m.put(at, binary.BigEndian.AppendUint64(nil, lazy|unknown))
 	m.reopen()
 	m.write(1, 0, 1<<20)
-	_, err := m.snapshots().CreateSnapshot(block.Snapshot{Name: "s"})
+	_, err := m.snapshots().CreateSnapshot(context.Background(), block.Snapshot{Name: "s"}, nil)
 	must(m.t, err)
 	m.reopen()
 	if bits := m.word(at); bits != lazy|unknown {
@@ -316,10 +317,10 @@ func compressionType(m *pastMistake) {
 	m.writeCompressed(1, 0, 64<<10)
 	m.reopen()
 	m.write(2, 512<<10, 4096)
-	_, err := m.snapshots().CreateSnapshot(block.Snapshot{Name: "s"})
+	_, err := m.snapshots().CreateSnapshot(context.Background(), block.Snapshot{Name: "s"}, nil)
 	must(m.t, err)
 	r, _ := block.As[block.Resizer](m.img)
-	must(m.t, r.Resize(2<<20, block.ResizeOptions{}))
+	must(m.t, r.Resize(context.Background(), 2<<20, block.ResizeOptions{}))
 	m.want = append(m.want, make([]byte, 1<<20)...)
 	m.reopen()
 	m.writeCompressed(3, 256<<10, 64<<10)
@@ -344,7 +345,7 @@ func oneBit(m *pastMistake) {
 	m.write(1, 0, 64<<10)
 	m.writeCompressed(2, 128<<10, 64<<10) // many would go into one cluster
 	must(m.t, m.img.Flush())
-	if _, err := m.snapshots().CreateSnapshot(block.Snapshot{Name: "s"}); !errors.Is(err, block.ErrNoSpace) {
+	if _, err := m.snapshots().CreateSnapshot(context.Background(), block.Snapshot{Name: "s"}, nil); !errors.Is(err, block.ErrNoSpace) {
 		m.t.Errorf("a snapshot: %v", err)
 	}
 	m.verify()

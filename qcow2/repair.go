@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -17,7 +18,7 @@ import (
 // clears its dirty bit. If not all that is wrong can be put right, nothing is
 // changed. Needs to be the only user of d.
 func (d *disk) recoverDirty() error {
-	k, err := d.look(&block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+	k, err := d.look(context.Background(), &block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 	if err != nil {
 		return err
 	}

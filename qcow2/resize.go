@@ -1,12 +1,14 @@
 package qcow2
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"math"
 	"syscall"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Changing the size of the disk, and with it the L1 table.
@@ -15,7 +17,11 @@ import (
 // backing image is longer than the disk was. A power cut leaves the old size or
 // the new one; while the disk shrinks, what is to go may read as zero before it
 // goes.
-func (d *disk) Resize(size int64, o block.ResizeOptions) error {
+func (d *disk) Resize(ctx context.Context, size int64, o block.ResizeOptions) error {
+	return d.resize(task.New(ctx, o.Progress), size, o)
+}
+
+func (d *disk) resize(t *task.Task, size int64, o block.ResizeOptions) error {
 	d.whole.Lock()
 	defer d.whole.Unlock()
 	d.writers.Lock()
@@ -23,11 +29,15 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	if err := d.checkResize(size, o); err != nil {
 		return err
 	}
+	if err := t.Step(0); err != nil {
+		return err
+	}
 	switch old := d.Size(); {
 	case size < old:
-		return d.settle(d.resizeBitmaps(size, func() error { return d.shrink(size) }))
+		t.Settle() // what is to go may have been cleared
+		return d.settle(d.resizeBitmaps(size, func() error { return d.shrink(t, size) }))
 	case size > old:
-		return d.settle(d.resizeBitmaps(size, func() error { return d.enlarge(size, o.Preallocation) }))
+		return d.settle(d.resizeBitmaps(size, func() error { return d.enlarge(t, size, o.Preallocation) }))
 	}
 	return nil
 }
@@ -58,7 +68,7 @@ func (d *disk) mayResize(size int64, o block.ResizeOptions) error {
 }
 
 // enlarge makes the disk larger. Needs writers exclusively.
-func (d *disk) enlarge(size int64, mode block.Preallocation) error {
+func (d *disk) enlarge(t *task.Task, size int64, mode block.Preallocation) error {
 	old := d.Size()
 	need := d.geo.l1Entries(size)
 	if mode == block.PreallocOff && d.hdr.autoclear&autoclearRawData != 0 {
@@ -67,17 +77,18 @@ func (d *disk) enlarge(size int64, mode block.Preallocation) error {
 	if d.shows(old, size) && !d.canMarkZero() && mode < block.PreallocFalloc {
 		return block.Unsupportedf("Failed to zero out new clusters: Operation not supported")
 	}
+	t.Expect(size - old)
 	err := d.flushes.Exclude(func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return d.growL1(int64(need))
 	})
 	if err == nil {
-		err = d.prepareNew(old, size, mode)
+		err = d.prepareNew(t, old, size, mode)
 	}
 	if err != nil {
 		// What was prepared lies behind the end of the disk, for nobody to see.
-		return errors.Join(err, d.dropFrom(old))
+		return errors.Join(err, d.dropFrom(nil, old))
 	}
 	return d.setSize(size)
 }
@@ -89,12 +100,12 @@ func (d *disk) shows(old, size int64) bool {
 
 // prepareNew has the tables and data behind the end of the disk as they are to be
 // when it is longer.
-func (d *disk) prepareNew(old, size int64, mode block.Preallocation) error {
+func (d *disk) prepareNew(t *task.Task, old, size int64, mode block.Preallocation) error {
 	whole := min(d.geo.alignUp(old), size)
 	if err := d.zeroTail(guestOff(old), guestOff(whole)); err != nil {
 		return err
 	}
-	if err := d.zeroNew(old, d.geo.alignUp(size)); err != nil {
+	if err := d.zeroNew(t, old, d.geo.alignUp(size)); err != nil {
 		return err
 	}
 	start := whole
@@ -102,7 +113,7 @@ func (d *disk) prepareNew(old, size int64, mode block.Preallocation) error {
 		start = d.geo.alignDown(old) // the part that is new has its space too
 	}
 	if mode != block.PreallocOff && start < size {
-		if err := d.preallocateRange(start, size, mode); err != nil {
+		if err := d.preallocateRange(t, start, size, mode); err != nil {
 			return err
 		}
 	}
@@ -163,7 +174,7 @@ func (d *disk) zeroTail(from, to guestOff) error {
 
 // zeroNew has the entries of whole clusters behind old say zero if a backing image
 // would show in any. Where they can't, and else, they say nothing.
-func (d *disk) zeroNew(old, end int64) error {
+func (d *disk) zeroNew(t *task.Task, old, end int64) error {
 	mark := func(e l2Entry, _ uint64) (l2Entry, change) {
 		if e == (l2Entry{}) {
 			return e, keep
@@ -173,26 +184,30 @@ func (d *disk) zeroNew(old, end int64) error {
 	if d.backing != nil && d.backing.Size() > old && d.geo.v3 && d.canMarkZero() {
 		mark = func(l2Entry, uint64) (l2Entry, change) { return d.zeroEntry(), free }
 	}
-	return d.eachWhole(d.geo.alignUp(old), end, mark)
+	return d.eachWhole(t, d.geo.alignUp(old), end, mark)
 }
 
-// eachWhole changes the entries of whole clusters.
-func (d *disk) eachWhole(off, end int64, f func(l2Entry, uint64) (l2Entry, change)) error {
+// eachWhole changes the entries of whole clusters. The steps are their bytes.
+func (d *disk) eachWhole(t *task.Task, off, end int64, f func(l2Entry, uint64) (l2Entry, change)) error {
 	for off < end {
 		n, err := d.changeSlice(guestOff(off), guestOff(end), f)
 		if err != nil {
 			return err
 		}
 		off += n
+		if err := t.Step(n); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // shrink makes the disk smaller. Needs writers exclusively.
-func (d *disk) shrink(size int64) error {
+func (d *disk) shrink(t *task.Task, size int64) error {
+	t.Expect(2 * (d.Size() - size))
 	// Before the header says that the disk is shorter, what it loses is gone: who
 	// makes it longer again, or reads the machine's state, must not find it.
-	if err := d.clearFrom(size); err != nil {
+	if err := d.clearFrom(t, size); err != nil {
 		return err
 	}
 	if err := d.finish(); err != nil {
@@ -202,7 +217,7 @@ func (d *disk) shrink(size int64) error {
 		return err
 	}
 	// After the header says that the disk is shorter, its tables can go.
-	if err := d.dropFrom(size); err != nil {
+	if err := d.dropFrom(t, size); err != nil {
 		return err
 	}
 	if d.external {
@@ -214,14 +229,14 @@ func (d *disk) shrink(size int64) error {
 }
 
 // clearFrom has the clusters behind size read as zero, where that can be said.
-func (d *disk) clearFrom(size int64) error {
+func (d *disk) clearFrom(t *task.Task, size int64) error {
 	if d.hdr.autoclear&autoclearRawData != 0 {
 		return makeZero(d.data, size, math.MaxInt64)
 	}
 	if !d.canMarkZero() {
 		return nil
 	}
-	return d.eachWhole(d.geo.alignUp(size), d.geo.alignUp(d.Size()), func(e l2Entry, _ uint64) (l2Entry, change) {
+	return d.eachWhole(t, d.geo.alignUp(size), d.geo.alignUp(d.Size()), func(e l2Entry, _ uint64) (l2Entry, change) {
 		switch {
 		case e == l2Entry{} || e == d.zeroEntry():
 			return e, keep
@@ -246,12 +261,12 @@ func (d *disk) setSize(size int64) error {
 
 // dropFrom gives up all whole clusters behind off, with the L2 tables that have
 // no others, and the space that they take up in the file.
-func (d *disk) dropFrom(off int64) error {
+func (d *disk) dropFrom(t *task.Task, off int64) error {
 	d.because(byResize)
 	defer d.because(byOther)
 	first := int64(d.geo.l1Entries(off))
 	end := min(first, d.l1Entries()) * d.tableSpan()
-	err := d.eachWhole(d.geo.alignUp(off), end, func(e l2Entry, _ uint64) (l2Entry, change) {
+	err := d.eachWhole(t, d.geo.alignUp(off), end, func(e l2Entry, _ uint64) (l2Entry, change) {
 		if e == (l2Entry{}) {
 			return e, keep
 		}

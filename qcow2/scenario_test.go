@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -300,7 +301,7 @@ func (s *scenario) resize() error {
 	}
 	s.Begin(stamp.Change{First: int(min(size, old) / sector), End: int(max(size, old) / sector)})
 	resizer, _ := block.As[block.Resizer](s.Img)
-	err := resizer.Resize(size, o)
+	err := resizer.Resize(context.Background(), size, o)
 	s.Note(err == nil)
 	return err
 }
@@ -313,7 +314,7 @@ func (s *scenario) amend() error {
 		{RefcountBits: 1 << s.rand.IntN(7)}, {Version: 3, LazyRefcounts: &on},
 	}[s.rand.IntN(5)]
 	s.mark()
-	err := qcow2.Amend(s.Img, &o)
+	err := qcow2.Amend(context.Background(), s.Img, &o)
 	if errors.Is(err, block.ErrUnsupported) || errors.Is(err, block.ErrInvalid) && !errors.Is(err, block.ErrBroken) || atLimit(err) {
 		err = nil // it can't be
 	}
@@ -384,7 +385,7 @@ func (s *scenario) createSnapshot() error {
 	k.made = s.mark()
 	s.snaps = append(s.snaps, k)
 	maker, _ := block.As[block.Snapshotter](s.Img)
-	_, err = maker.CreateSnapshot(record)
+	_, err = maker.CreateSnapshot(context.Background(), record, nil)
 	if s.narrow() && atLimit(err) {
 		k.failed = true // nothing more can be shared
 		s.Doubt(from)
@@ -433,7 +434,7 @@ func (s *scenario) applySnapshot() error {
 	s.setState(k.state)
 	s.Note(false)
 	maker, _ := block.As[block.Snapshotter](s.Img)
-	err := maker.ApplySnapshot(k.name)
+	err := maker.ApplySnapshot(context.Background(), k.name, nil)
 	if s.narrow() && atLimit(err) {
 		s.Doubt(from)
 		return nil
@@ -477,7 +478,7 @@ func (s *scenario) deleteSnapshot() error {
 	}
 	k.gone = s.mark()
 	maker, _ := block.As[block.Snapshotter](s.Img)
-	err := maker.DeleteSnapshot(k.name)
+	err := maker.DeleteSnapshot(context.Background(), k.name, nil)
 	k.failed = err != nil
 	s.Note(err == nil)
 	return err
@@ -549,12 +550,12 @@ func isDirty(img *block.Image) bool {
 // count.
 func checkNoCorruption(img *block.Image, leaksCount bool) error {
 	c, _ := block.As[block.Checker](img)
-	res, err := c.Check(block.CheckOptions{})
+	res, err := c.Check(context.Background(), block.CheckOptions{})
 	if err != nil || res.Corruptions+res.Errors == 0 && (!leaksCount || res.Leaks == 0) {
 		return err
 	}
 	var found []string
-	res, err = c.Check(block.CheckOptions{Report: func(f block.Finding) {
+	res, err = c.Check(context.Background(), block.CheckOptions{Report: func(f block.Finding) {
 		if f.Severity != block.Leak || leaksCount {
 			found = append(found, f.Text)
 		}

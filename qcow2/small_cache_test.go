@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -144,7 +145,7 @@ func TestCheckWhileWriting(t *testing.T) {
 	c, _ := block.As[block.Checker](img)
 	for range 30 {
 		var found []string
-		_, err := c.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true, Report: func(f block.Finding) { found = append(found, f.Text) }})
+		_, err := c.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true, Report: func(f block.Finding) { found = append(found, f.Text) }})
 		if err != nil || len(found) > 0 {
 			t.Errorf("check: %v %q", err, found)
 			break

@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"context"
 	"encoding/binary"
 	"io/fs"
 	"slices"
@@ -9,24 +10,25 @@ import (
 	"time"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Snapshots are created, applied and deleted. Each is at every instant wholly
 // there or not at all; what a power cut can leave are leaks.
 
 // CreateSnapshot implements block.Snapshotter.
-func (d *disk) CreateSnapshot(s block.Snapshot) (block.Snapshot, error) {
+func (d *disk) CreateSnapshot(ctx context.Context, s block.Snapshot, progress func(done, total int64)) (block.Snapshot, error) {
 	if err := d.maySnapshot(); err != nil {
 		return s, err
 	}
-	err := d.changeSnapshots("created", func() ([]uint64, error) { return nil, d.addSnapshot(&s) })
+	err := d.changeSnapshots(task.New(ctx, progress), "created", func(t *task.Task) ([]uint64, error) { return nil, d.addSnapshot(t, &s) })
 	return s, err
 }
 
 // changeSnapshots makes a change that returns the L1 table of a tree that is no
 // longer needed, and then gives back what has become free. The file ends where it
 // did, or where what it holds ends.
-func (d *disk) changeSnapshots(done string, change func() (dropped []uint64, err error)) error {
+func (d *disk) changeSnapshots(t *task.Task, done string, change func(t *task.Task) (dropped []uint64, err error)) error {
 	if !d.writable {
 		return block.ErrReadOnly
 	}
@@ -34,12 +36,13 @@ func (d *disk) changeSnapshots(done string, change func() (dropped []uint64, err
 		d.because(bySnapshot)
 		defer d.because(byOther)
 		end := d.fileEnd
-		dropped, err := change()
+		dropped, err := change(t)
 		if err != nil {
 			_ = d.giveEndBack(end) // what counts is why there is no change
 			return err
 		}
-		if err = d.dropTree(dropped); err == nil {
+		t.Settle()
+		if err = d.dropTree(t, dropped); err == nil {
 			err = d.giveEndBack(end)
 		}
 		if err != nil {
@@ -59,7 +62,7 @@ func (d *disk) giveEndBack(end int64) error {
 }
 
 // addSnapshot creates a snapshot and fills in what the caller has left to us.
-func (d *disk) addSnapshot(s *block.Snapshot) error {
+func (d *disk) addSnapshot(t *task.Task, s *block.Snapshot) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	records, oldSize, err := d.readSnapshots(maxSnapshotTable)
@@ -70,7 +73,7 @@ func (d *disk) addSnapshot(s *block.Snapshot) error {
 	if err := d.complete(s, records); err != nil {
 		return err
 	}
-	return d.createSnapshot(s, records, oldSize)
+	return d.createSnapshot(t, s, records, oldSize)
 }
 
 // maySnapshot refuses a snapshot more than there may be: before the table of those
@@ -117,15 +120,16 @@ func nextID(records []snapshotRecord) string {
 	return strconv.FormatUint(last+1, 10)
 }
 
-func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSize int64) error {
+func (d *disk) createSnapshot(t *task.Task, s *block.Snapshot, records []snapshotRecord, oldSize int64) error {
 	r := newRecord(s)
 	table := encodeSnapshots(append(records, r))
 	if len(table) > maxSnapshotTable {
 		return block.Errorf(block.ErrNoSpace, "snapshot table needs %d bytes, the limit is %d (%w)", len(table), maxSnapshotTable, syscall.EFBIG)
 	}
 	end := d.sharedL1(s.VMStateSize)
+	t.Expect(3 * countTables(d.l1))
 	// Before anything is written, a snapshot that can't be is refused.
-	if err := d.mayShare(d.l1[:end]); err != nil {
+	if err := d.mayShare(t, d.l1[:end]); err != nil {
 		return err
 	}
 	moves := func(at int, data []byte) (bool, error) {
@@ -135,7 +139,7 @@ func (d *disk) createSnapshot(s *block.Snapshot, records []snapshotRecord, oldSi
 		return d.anyCopied(data)
 	}
 	n := d.geo.clusters(int64(len(d.l1)) * 8)
-	return d.rewrite(0, []int64{n, d.geo.clusters(int64(len(table)))}, moves, func(c *swap) error {
+	return d.rewrite(t, 0, []int64{n, d.geo.clusters(int64(len(table)))}, moves, func(c *swap) error {
 		l1, state := d.l1[:end], d.l1[end:]
 		shared, err := c.share(l1, 2)
 		if err != nil {
@@ -220,13 +224,13 @@ func encodeSnapshots(records []snapshotRecord) (table []byte) {
 }
 
 // ApplySnapshot implements block.Snapshotter.
-func (d *disk) ApplySnapshot(idOrName string) error {
-	return d.changeSnapshots("applied", func() ([]uint64, error) { return d.applySnapshot(idOrName) })
+func (d *disk) ApplySnapshot(ctx context.Context, idOrName string, progress func(done, total int64)) error {
+	return d.changeSnapshots(task.New(ctx, progress), "applied", func(t *task.Task) ([]uint64, error) { return d.applySnapshot(t, idOrName) })
 }
 
 // applySnapshot makes the tree of a snapshot the active one too, and returns the
 // L1 table that it replaces.
-func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
+func (d *disk) applySnapshot(t *task.Task, idOrName string) (old []uint64, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.external {
@@ -249,7 +253,8 @@ func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.mayShare(view.l1); err != nil {
+	t.Expect(2*countTables(view.l1) + 2*countTables(d.l1))
+	if err := d.mayShare(t, view.l1); err != nil {
 		return nil, err
 	}
 	old = d.l1
@@ -257,7 +262,7 @@ func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
 	if n := d.geo.clusters(int64(len(view.l1)) * 8); n > d.l1Place().n {
 		tables = []int64{n}
 	}
-	return old, d.rewrite(countTables(view.l1), tables, nil, func(c *swap) error {
+	return old, d.rewrite(t, countTables(view.l1), tables, nil, func(c *swap) error {
 		shared, err := c.share(view.l1, 1)
 		if err != nil {
 			return err
@@ -272,13 +277,13 @@ func (d *disk) applySnapshot(idOrName string) (old []uint64, err error) {
 }
 
 // DeleteSnapshot implements block.Snapshotter.
-func (d *disk) DeleteSnapshot(idOrName string) error {
-	return d.changeSnapshots("deleted", func() ([]uint64, error) { return d.unlinkSnapshot(idOrName) })
+func (d *disk) DeleteSnapshot(ctx context.Context, idOrName string, progress func(done, total int64)) error {
+	return d.changeSnapshots(task.New(ctx, progress), "deleted", func(t *task.Task) ([]uint64, error) { return d.unlinkSnapshot(t, idOrName) })
 }
 
 // unlinkSnapshot takes a snapshot out of the table and returns its L1 table.
 // What that leads to keeps its counts.
-func (d *disk) unlinkSnapshot(idOrName string) (l1 []uint64, err error) {
+func (d *disk) unlinkSnapshot(t *task.Task, idOrName string) (l1 []uint64, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	records, oldSize, err := d.readSnapshots(maxSnapshotTable)
@@ -300,6 +305,11 @@ func (d *disk) unlinkSnapshot(idOrName string) (l1 []uint64, err error) {
 	if err := d.readTable("snapshot L1 table", b, hostOff(s.l1Offset)); err != nil {
 		return nil, err
 	}
+	l1 = decodeTable(b)
+	t.Expect(2 * countTables(l1))
+	if err := t.Step(0); err != nil {
+		return nil, err
+	}
 	if err := d.writeSnapshots(append(records[:at:at], records[at+1:]...), oldSize); err != nil {
 		return nil, err
 	}
@@ -310,7 +320,7 @@ func (d *disk) unlinkSnapshot(idOrName string) (l1 []uint64, err error) {
 		}
 	}
 	d.replaced(hostOff(s.l1Offset), int64(len(b)))
-	return decodeTable(b), nil
+	return l1, nil
 }
 
 // writeSnapshots writes the snapshot table to a new place and has the header

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -68,7 +69,7 @@ func TestSnapshotBesideRead(t *testing.T) {
 }
 
 func createNamed(s block.Snapshotter, name string) error {
-	_, err := s.CreateSnapshot(block.Snapshot{Name: name})
+	_, err := s.CreateSnapshot(context.Background(), block.Snapshot{Name: name}, nil)
 	return err
 }
 
@@ -98,7 +99,7 @@ func TestSnapshotsReadOnly(t *testing.T) {
 	img, err = qcow2.Open(f.Reopen(), &qcow2.OpenOptions{})
 	must(t, err)
 	s, _ = block.As[block.Snapshotter](img)
-	for i, err := range []error{createNamed(s, "new"), s.ApplySnapshot("old"), s.DeleteSnapshot("old"), img.Close()} {
+	for i, err := range []error{createNamed(s, "new"), s.ApplySnapshot(context.Background(), "old", nil), s.DeleteSnapshot(context.Background(), "old", nil), img.Close()} {
 		if i < 3 && !errors.Is(err, block.ErrReadOnly) || i == 3 && err != nil {
 			t.Errorf("%d: %v", i, err)
 		}

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,7 +39,7 @@ func TestOpenSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	resizer, _ := block.As[block.Resizer](img)
-	if err := resizer.Resize(2<<20, block.ResizeOptions{}); err != nil {
+	if err := resizer.Resize(context.Background(), 2<<20, block.ResizeOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	opener, _ := block.As[block.SnapshotOpener](img)
@@ -143,12 +144,12 @@ func (s *turns) snapshot(action, name string, ours bool) {
 		maker, _ := block.As[block.Snapshotter](img)
 		switch action {
 		case "-c":
-			_, err := maker.CreateSnapshot(block.Snapshot{Name: name})
+			_, err := maker.CreateSnapshot(context.Background(), block.Snapshot{Name: name}, nil)
 			return err
 		case "-a":
-			return maker.ApplySnapshot(name)
+			return maker.ApplySnapshot(context.Background(), name, nil)
 		}
-		return maker.DeleteSnapshot(name)
+		return maker.DeleteSnapshot(context.Background(), name, nil)
 	})
 }
 
@@ -217,7 +218,7 @@ func TestSnapshotRecords(t *testing.T) {
 		ID: "seven", Name: "a", Date: time.Unix(1000000000, 123456789), VMClock: 90 * time.Minute, VMStateSize: 0, ICount: 77, DiskSize: 1 << 20,
 	}
 	for _, s := range []block.Snapshot{want, {Name: "a"}, {Name: "b"}} {
-		if _, err := maker.CreateSnapshot(s); err != nil {
+		if _, err := maker.CreateSnapshot(context.Background(), s, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -226,12 +227,12 @@ func TestSnapshotRecords(t *testing.T) {
 	if err != nil || len(list) != 3 || list[0] != want || list[1].ID != "1" || list[2].ID != "2" {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	_, again := maker.CreateSnapshot(block.Snapshot{ID: "2"})
+	_, again := maker.CreateSnapshot(context.Background(), block.Snapshot{ID: "2"}, nil)
 	for what, c := range map[string]struct{ err, want error }{
 		"an id twice":   {again, fs.ErrExist},
-		"an old name":   {maker.ApplySnapshot("nope"), fs.ErrNotExist},
-		"no such name":  {maker.DeleteSnapshot("nope"), fs.ErrNotExist},
-		"two of a name": {maker.DeleteSnapshot("a"), block.ErrInvalid},
+		"an old name":   {maker.ApplySnapshot(context.Background(), "nope", nil), fs.ErrNotExist},
+		"no such name":  {maker.DeleteSnapshot(context.Background(), "nope", nil), fs.ErrNotExist},
+		"two of a name": {maker.DeleteSnapshot(context.Background(), "a", nil), block.ErrInvalid},
 	} {
 		if !errors.Is(c.err, c.want) {
 			t.Errorf("%s: %v", what, c.err)

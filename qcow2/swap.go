@@ -6,6 +6,7 @@ import (
 
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cow"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // A change of references that is too large for one write, and must not be seen
@@ -18,13 +19,14 @@ import (
 // swap is one such change on its way.
 type swap struct {
 	d       *disk
-	tables  []hostRun // set aside for tables, as asked for
-	taken   []hostRun // single clusters that are in use
-	singles []hostRun // single clusters that are not yet
-	table   hostRun   // for the refcount table
-	fresh   int64     // clusters from here on were never written when it began
-	home    *home     // where tables are to lie that were moved out
-	leaves  bool      // what it replaces stays counted, to be a home
+	t       *task.Task // its steps are L2 tables
+	tables  []hostRun  // set aside for tables, as asked for
+	taken   []hostRun  // single clusters that are in use
+	singles []hostRun  // single clusters that are not yet
+	table   hostRun    // for the refcount table
+	fresh   int64      // clusters from here on were never written when it began
+	home    *home      // where tables are to lie that were moved out
+	leaves  bool       // what it replaces stays counted, to be a home
 
 	hdr  header    // as it will be
 	l1   []uint64  // the active L1 table as it will be
@@ -38,8 +40,8 @@ type swap struct {
 // swap makes such a change: n is how many single clusters f will need at most,
 // tables how many clusters in one piece for each table. Needs mu exclusively, and
 // an image that is quiet (see alone).
-func (d *disk) swap(n int64, tables []int64, f func(c *swap) error) error {
-	c := &swap{d: d, fresh: d.fileEnd}
+func (d *disk) swap(t *task.Task, n int64, tables []int64, f func(c *swap) error) error {
+	c := &swap{d: d, t: t, fresh: d.fileEnd}
 	if err := c.setAside(n, tables); err != nil {
 		c.undo()
 		return err

@@ -6,9 +6,11 @@ import (
 	"syscall"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
-// Trees: an L1 table with all that it leads to. A cluster's refcount is the
+// Trees: an L1 table with all that it leads to. The steps of what goes through one
+// are L2 tables. A cluster's refcount is the
 // number of ways by which it can be reached from all L1 tables. Facts: qcow2
 // specification, "Reference counting", "Snapshots".
 
@@ -55,12 +57,15 @@ func countTables(l1 []uint64) (n int64) {
 
 // mayShare refuses, before anything is changed, what share would refuse. Needs mu
 // exclusively.
-func (d *disk) mayShare(l1 []uint64) error {
+func (d *disk) mayShare(t *task.Task, l1 []uint64) error {
 	data := make([]byte, d.geo.clusterSize)
 	for _, e := range l1 {
 		table := hostOff(e & offsetMask)
 		if table == 0 {
 			continue
+		}
+		if err := t.Step(1); err != nil {
+			return err
 		}
 		if err := d.readTree(data, table); err != nil {
 			return err
@@ -113,6 +118,9 @@ func (c *swap) share(l1 []uint64, links int) ([]uint64, error) {
 		table := hostOff(e & offsetMask)
 		if table == 0 {
 			continue
+		}
+		if err := c.t.Step(1); err != nil {
+			return nil, err
 		}
 		copied, err := c.shareTable(data, table)
 		if err != nil {
@@ -197,8 +205,8 @@ func (c *swap) writeCopy(i int, data []byte, links int) (uint64, error) {
 // dropTree counts all that an L1 table leads to down by one. After the last link
 // to that table is gone from the disk, that is. What has become free is counted down
 // with the next flush. Needs an image that is alone.
-func (d *disk) dropTree(l1 []uint64) error {
-	shared, err := d.dropOwn(l1)
+func (d *disk) dropTree(t *task.Task, l1 []uint64) error {
+	shared, err := d.dropOwn(t, l1)
 	if err != nil {
 		return err
 	}
@@ -209,7 +217,7 @@ func (d *disk) dropTree(l1 []uint64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if shared {
-		return d.dropShared(l1)
+		return d.dropShared(t, l1)
 	}
 	for _, e := range l1 {
 		d.releaseBytes(hostOff(e&offsetMask), d.geo.clusterSize)
@@ -219,11 +227,14 @@ func (d *disk) dropTree(l1 []uint64) error {
 
 // dropOwn releases the clusters that only this tree leads to, and compressed
 // ones, but not its L2 tables. It reports whether there are any others.
-func (d *disk) dropOwn(l1 []uint64) (shared bool, err error) {
+func (d *disk) dropOwn(t *task.Task, l1 []uint64) (shared bool, err error) {
 	data := make([]byte, d.geo.clusterSize)
 	for _, e := range l1 {
 		if e&offsetMask == 0 {
 			continue
+		}
+		if err := t.Step(1); err != nil {
+			return false, err
 		}
 		also, err := d.dropOwnOf(data, hostOff(e&offsetMask))
 		if err != nil {
@@ -274,7 +285,7 @@ func (d *disk) dropOwnOf(data []byte, table hostOff) (shared bool, err error) {
 
 // dropShared counts the clusters that others lead to as well down by one, and
 // sets COPIED where the active tables are the only ones left.
-func (d *disk) dropShared(l1 []uint64) error {
+func (d *disk) dropShared(t *task.Task, l1 []uint64) error {
 	both := int64(0)
 	for i, e := range l1 {
 		if e&offsetMask != 0 && i < len(d.l1) && d.l1[i]&offsetMask != 0 {
@@ -282,14 +293,17 @@ func (d *disk) dropShared(l1 []uint64) error {
 		}
 	}
 	moves := func(at int, data []byte) (bool, error) { return d.mayClaim(l1, at, data) }
-	return d.rewrite(both, nil, moves, func(c *swap) error {
+	return d.rewrite(t, both, nil, moves, func(c *swap) error {
 		active := slices.Clone(d.l1)
 		data := make([]byte, d.geo.clusterSize)
 		for i, e := range l1 {
 			if e&offsetMask == 0 {
 				continue
 			}
-			err := c.dropTable(data, hostOff(e&offsetMask))
+			err := c.t.Step(1)
+			if err == nil {
+				err = c.dropTable(data, hostOff(e&offsetMask))
+			}
 			if err == nil && i < len(active) && active[i]&offsetMask != 0 {
 				active[i], err = c.claimTable(i, data, active[i])
 			}

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -66,16 +67,16 @@ func (m *machine) step(name string) {
 	case k == 2 || old == "":
 		m.kept[name] = bytes.Clone(m.state)
 		size := int64(m.rand.IntN(2) * len(m.state))
-		_, err = s.CreateSnapshot(block.Snapshot{Name: name, VMStateSize: size})
+		_, err = s.CreateSnapshot(context.Background(), block.Snapshot{Name: name, VMStateSize: size}, nil)
 		if size > 0 {
 			clear(m.state)
 		}
 	case k == 3:
 		copy(m.state, m.kept[old])
-		err = s.ApplySnapshot(old)
+		err = s.ApplySnapshot(context.Background(), old, nil)
 	case k == 4:
 		delete(m.kept, old)
-		err = s.DeleteSnapshot(old)
+		err = s.DeleteSnapshot(context.Background(), old, nil)
 	case k == 5:
 		err = m.img.Close()
 		m.img = openBitmaps(m.t, m.file, true)
@@ -135,7 +136,7 @@ func TestVMStateInTurns(t *testing.T) {
 				write(i + 1)
 				img := openPath(t, path, true)
 				s, _ := block.As[block.Snapshotter](img)
-				_, err := s.CreateSnapshot(block.Snapshot{Name: fmt.Sprint("s", i+1), VMStateSize: 301 << 10})
+				_, err := s.CreateSnapshot(context.Background(), block.Snapshot{Name: fmt.Sprint("s", i+1), VMStateSize: 301 << 10}, nil)
 				if err := errors.Join(err, img.Close()); err != nil {
 					t.Fatal(err)
 				}
@@ -149,8 +150,8 @@ func TestVMStateInTurns(t *testing.T) {
 				// Not applied any more, and then gone.
 				img := openPath(t, path, true)
 				s, _ := block.As[block.Snapshotter](img)
-				_, err := s.CreateSnapshot(block.Snapshot{Name: "again", VMStateSize: 1})
-				if err := errors.Join(err, s.DeleteSnapshot("again"), s.DeleteSnapshot(fmt.Sprint("s", i)), img.Close()); err != nil {
+				_, err := s.CreateSnapshot(context.Background(), block.Snapshot{Name: "again", VMStateSize: 1}, nil)
+				if err := errors.Join(err, s.DeleteSnapshot(context.Background(), "again", nil), s.DeleteSnapshot(context.Background(), fmt.Sprint("s", i), nil), img.Close()); err != nil {
 					t.Fatal(err)
 				}
 				qemu.Check(t, path, "qcow2")

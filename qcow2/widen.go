@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Another width of refcounts: all refcount structures are made anew behind the
@@ -14,9 +15,9 @@ import (
 
 // widening is one such change on its way.
 type widening struct {
-	d        *disk
-	geo      geometry // as it will be
-	progress func(done, total int64)
+	d   *disk
+	geo geometry // as it will be
+	t   *task.Task
 
 	used     map[int64]bool // the new refcount blocks that are needed
 	first    int64          // the cluster of the new refcount table
@@ -26,13 +27,14 @@ type widening struct {
 	last     int64          // the last cluster that has a refcount
 }
 
-func (d *disk) setRefcountBits(width int, progress func(done, total int64)) error {
+func (d *disk) setRefcountBits(t *task.Task, width int) error {
 	return d.alone(func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		w := &widening{d: d, geo: d.geo, progress: progress, used: make(map[int64]bool)}
+		w := &widening{d: d, geo: d.geo, t: t, used: make(map[int64]bool)}
 		w.geo.refOrder = orderOf(width)
 		w.geo.refBits = w.geo.clusterBits + 3 - w.geo.refOrder
+		t.Expect(2 * d.countBlocks())
 		if err := w.measure(); err != nil {
 			return err
 		}
@@ -67,8 +69,8 @@ func (w *widening) eachCount(f func(c int64, n uint64) error) error {
 				return err
 			}
 		}
-		if w.progress != nil {
-			w.progress(int64(i), int64(len(d.reftable)))
+		if err := w.t.Step(1); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ type checker struct {
 // Check implements block.Checker. Both ways of fixing clear entries that lead
 // out of the file, as QEMU does; neither gives leaks back, and of two entries
 // that lead to one cluster nothing tells which is wrong.
-func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
+func (d *disk) Check(ctx context.Context, o block.CheckOptions) (block.CheckResult, error) {
 	if (o.FixLeaks || o.FixCorruptions) && !d.writable {
 		return block.CheckResult{}, block.ErrReadOnly
 	}
@@ -38,16 +38,13 @@ func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.check(o)
+	return d.check(ctx, o)
 }
 
 // check is Check without its locks, when nothing waits to be written. Needs mu
 // exclusively.
-func (d *disk) check(o block.CheckOptions) (block.CheckResult, error) {
-	k := &checker{d: d, o: &o, ctx: o.Context, fix: o.FixLeaks || o.FixCorruptions}
-	if k.ctx == nil {
-		k.ctx = context.Background()
-	}
+func (d *disk) check(ctx context.Context, o block.CheckOptions) (block.CheckResult, error) {
+	k := &checker{d: d, o: &o, ctx: ctx, fix: o.FixLeaks || o.FixCorruptions}
 	err := k.run()
 	if err == nil && k.fix {
 		err = k.finish()
@@ -76,7 +73,7 @@ func (d *disk) examine() error {
 		return nil
 	}
 	var first string
-	r, err := d.check(block.CheckOptions{Report: func(f block.Finding) {
+	r, err := d.check(context.Background(), block.CheckOptions{Report: func(f block.Finding) {
 		if f.Severity == block.Corruption && first == "" {
 			first = f.Text
 		}

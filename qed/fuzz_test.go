@@ -2,6 +2,7 @@ package qed
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -277,7 +278,7 @@ func (z *fuzzed) content(img *block.Image) (b []byte, ok bool) {
 
 func (z *fuzzed) check(img *block.Image, o block.CheckOptions) (block.CheckResult, bool) {
 	c, _ := block.As[block.Checker](img)
-	res, err := c.Check(o)
+	res, err := c.Check(context.Background(), o)
 	if err != nil {
 		known(z.t, err)
 	}
@@ -383,7 +384,7 @@ func (z *fuzzed) operate(img *block.Image, want []byte, op, where, size byte) er
 		return img.Flush()
 	}
 	r, _ := block.As[block.Resizer](img)
-	return r.Resize((img.Size()+511)&^511+512*int64(size), block.ResizeOptions{})
+	return r.Resize(context.Background(), (img.Size()+511)&^511+512*int64(size), block.ResizeOptions{})
 }
 
 // sameHeader finds nothing changed in the first cluster but what may change.

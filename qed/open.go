@@ -1,6 +1,7 @@
 package qed
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -240,7 +241,7 @@ func (d *disk) prepareWrites() error {
 	if d.repair || d.hdr.features&featureNeedCheck == 0 {
 		return nil
 	}
-	_, err := d.check(block.CheckOptions{FixLeaks: true, FixCorruptions: true})
+	_, err := d.check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true})
 	return err
 }
 

@@ -2,6 +2,7 @@ package qed
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"testing"
@@ -198,12 +199,12 @@ func TestCheck(t *testing.T) {
 			}
 			checker, _ := block.As[block.Checker](img)
 			if c.corruptions > 0 {
-				r, err := checker.Check(block.CheckOptions{FixCorruptions: true})
+				r, err := checker.Check(context.Background(), block.CheckOptions{FixCorruptions: true})
 				if err != nil || r.Corruptions != c.corruptions || r.CorruptionsFixed != c.corruptions-c.left {
 					t.Errorf("%v, %+v", err, r)
 				}
 			}
-			r, err := checker.Check(block.CheckOptions{})
+			r, err := checker.Check(context.Background(), block.CheckOptions{})
 			if c.corruptions > 0 && (err != nil || r.Corruptions != c.left || r.Leaks != c.leaks) {
 				t.Errorf("after fixing: %v, %+v", err, r)
 			}
@@ -247,7 +248,7 @@ func TestCutShort(t *testing.T) {
 			t.Errorf("%s: writing: %v", c.name, err)
 		}
 		checker, _ := block.As[block.Checker](img)
-		if r, err := checker.Check(block.CheckOptions{}); err != nil || r.Corruptions != c.corruptions {
+		if r, err := checker.Check(context.Background(), block.CheckOptions{}); err != nil || r.Corruptions != c.corruptions {
 			t.Errorf("%s: %+v, %v", c.name, r, err)
 		}
 		if size, _ := f.Size(); size != c.size {
@@ -268,7 +269,7 @@ func TestCheckHole(t *testing.T) {
 	img := opened(t, f, &OpenOptions{Writable: true})
 	defer img.Close()
 	checker, _ := block.As[block.Checker](img)
-	if r, err := checker.Check(block.CheckOptions{FixCorruptions: true}); err != nil || r.Corruptions != 0 || r.Leaks != 4 {
+	if r, err := checker.Check(context.Background(), block.CheckOptions{FixCorruptions: true}); err != nil || r.Corruptions != 0 || r.Leaks != 4 {
 		t.Errorf("%v, %+v", err, r)
 	}
 	got := make([]byte, len(data))
@@ -307,7 +308,7 @@ func TestOpenForRepair(t *testing.T) {
 		t.Errorf("a write returns %v, features are %#x", err, features(t, f))
 	}
 	checker, _ := block.As[block.Checker](img)
-	if r, err := checker.Check(block.CheckOptions{FixLeaks: true}); err != nil || r.CorruptionsFixed != 1 || features(t, f) != 0 {
+	if r, err := checker.Check(context.Background(), block.CheckOptions{FixLeaks: true}); err != nil || r.CorruptionsFixed != 1 || features(t, f) != 0 {
 		t.Errorf("%v, %+v, features are %#x", err, r, features(t, f))
 	}
 	if err := img.Close(); err != nil {

@@ -1,13 +1,16 @@
 package qed
 
 import (
+	"context"
+
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Growing the disk. The tables are large enough from the beginning.
 
 // Resize implements block.Resizer for sizes that are not smaller.
-func (d *disk) Resize(size int64, o block.ResizeOptions) error {
+func (d *disk) Resize(ctx context.Context, size int64, o block.ResizeOptions) error {
 	switch {
 	case !d.writable:
 		return block.ErrReadOnly
@@ -23,12 +26,12 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 	if err := d.examine(); err != nil {
 		return err
 	}
-	return d.grow(size)
+	return d.grow(task.New(ctx, o.Progress), size)
 }
 
 // grow makes the disk size bytes long. What comes to light is zero.
-func (d *disk) grow(size int64) error {
-	if err := d.zeroBeyond(size); err != nil {
+func (d *disk) grow(t *task.Task, size int64) error {
+	if err := d.zeroBeyond(t, size); err != nil {
 		return err
 	}
 	// Before the disk is longer, what hides the backing image there must be on
@@ -48,7 +51,7 @@ func (d *disk) grow(size int64) error {
 
 // zeroBeyond zeroes what lies past the end of the disk, up to size: the rest of
 // the last cluster, and what the backing image has there.
-func (d *disk) zeroBeyond(size int64) error {
+func (d *disk) zeroBeyond(t *task.Task, size int64) error {
 	old := d.Size()
 	if edge := min(size, d.geo.alignUp(old)); edge > old {
 		if err := d.zeroEdge(guestOff(old), guestOff(edge)); err != nil {
@@ -59,7 +62,8 @@ func (d *disk) zeroBeyond(size int64) error {
 		return nil
 	}
 	start, end := d.geo.alignUp(old), min(size, d.backing.Size())
-	return d.zeroRange(start, end-start, 0)
+	t.Expect(max(0, end-start))
+	return d.zeroRange(t, start, end-start, 0)
 }
 
 // zeroEdge zeroes [off, end), which lies in the last cluster of the disk and

@@ -1,6 +1,7 @@
 package qed
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -238,7 +239,7 @@ func (s *scenario) grow() error {
 	size := s.sizes[0] + sector*int64(1+s.rand.IntN(3*perCluster))
 	s.sizes = append(s.sizes, size)
 	resizer, _ := block.As[block.Resizer](s.Img)
-	return resizer.Resize(size, block.ResizeOptions{})
+	return resizer.Resize(context.Background(), size, block.ResizeOptions{})
 }
 
 // rebase writes all that the disk holds into the image, and has it name the
@@ -344,7 +345,7 @@ func (s *scenario) checkContent(img *block.Image, m *stamp.Moment) error {
 func checkNoCorruption(img *block.Image, leaksCount bool) error {
 	c, _ := block.As[block.Checker](img)
 	var found []string
-	res, err := c.Check(block.CheckOptions{Report: func(f block.Finding) {
+	res, err := c.Check(context.Background(), block.CheckOptions{Report: func(f block.Finding) {
 		if (f.Severity != block.Leak || leaksCount) && len(found) < 3 {
 			found = append(found, f.Text)
 		}

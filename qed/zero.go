@@ -6,6 +6,7 @@ import (
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
 	"github.com/diskimg/diskimg/internal/cow"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Write zeroes: whole clusters without space by their entries, clusters with
@@ -16,14 +17,17 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 	if err := d.examine(); err != nil {
 		return err
 	}
-	return d.zeroRange(off, n, flags)
+	return d.zeroRange(nil, off, n, flags)
 }
 
 // zeroRange is WriteZeroes for any range that the tables can map.
-func (d *disk) zeroRange(off, n int64, flags block.ZeroFlags) error {
+func (d *disk) zeroRange(t *task.Task, off, n int64, flags block.ZeroFlags) error {
 	for n > 0 {
 		k, err := d.zeroRun(off, n, flags)
 		if err != nil {
+			return err
+		}
+		if err := t.Step(k); err != nil {
 			return err
 		}
 		off, n = off+k, n-k

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/prealloc"
 )
 
 // Making a raw image: nothing of what the file held stays, and the options are
@@ -107,11 +108,8 @@ func writeOut(f block.File, size int64) error {
 	if err := lengthen(f, size); err != nil {
 		return err
 	}
-	zeros := make([]byte, min(size, 1<<20))
-	for off := int64(0); off < size; off += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros[:min(size-off, int64(len(zeros)))], off); err != nil {
-			return undo(f, fmt.Errorf("could not write zeros for preallocation: %w", err))
-		}
+	if err := prealloc.Zeros(nil, f, 0, size); err != nil {
+		return undo(f, fmt.Errorf("could not write zeros for preallocation: %w", err))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package raw_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -96,10 +97,10 @@ func TestGuardShrink(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, _ := block.As[block.Resizer](img)
-	if err := r.Resize(64<<10, block.ResizeOptions{Shrink: true}); !errors.Is(err, block.ErrRefused) || img.Size() != 96<<10 {
+	if err := r.Resize(context.Background(), 64<<10, block.ResizeOptions{Shrink: true}); !errors.Is(err, block.ErrRefused) || img.Size() != 96<<10 {
 		t.Errorf("shrunk to an end: %v, %d bytes", err, img.Size())
 	}
-	if err := r.Resize(60<<10, block.ResizeOptions{Shrink: true}); err != nil || img.Size() != 60<<10 {
+	if err := r.Resize(context.Background(), 60<<10, block.ResizeOptions{Shrink: true}); err != nil || img.Size() != 60<<10 {
 		t.Errorf("shrunk: %v, %d bytes", err, img.Size())
 	}
 }

@@ -1,16 +1,18 @@
 package raw
 
 import (
+	"context"
 	"errors"
-	"fmt"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/prealloc"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Resize implements block.Resizer: the length of the file is that of the disk.
 // What is new reads as zero; a last sector that is not whole ends in zeros.
 // After an error the disk has the size it had.
-func (d *disk) Resize(size int64, o block.ResizeOptions) error {
+func (d *disk) Resize(ctx context.Context, size int64, o block.ResizeOptions) error {
 	now := d.Size()
 	switch {
 	case size < 0 || roundUp(size) < size:
@@ -32,14 +34,14 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 		}
 	}
 	d.unsynced.Store(true)
-	if err := d.resizeFile(now, size, o.Preallocation); err != nil {
+	if err := d.resizeFile(task.New(ctx, o.Progress), now, size, o.Preallocation); err != nil {
 		return errors.Join(err, d.f.Truncate(d.offset+now))
 	}
 	d.size.Store(roundUp(size))
 	return nil
 }
 
-func (d *disk) resizeFile(now, size int64, mode block.Preallocation) error {
+func (d *disk) resizeFile(t *task.Task, now, size int64, mode block.Preallocation) error {
 	// The file may end within the last sector: what follows is zero so far.
 	if err := lengthen(d.f, d.offset+size); err != nil {
 		return err
@@ -52,30 +54,6 @@ func (d *disk) resizeFile(now, size int64, mode block.Preallocation) error {
 	case size <= now:
 		return nil
 	}
-	switch mode {
-	case block.PreallocFalloc:
-		if r, ok := d.f.(block.Reserver); ok {
-			err := r.Reserve(d.offset+now, size-now)
-			if err == nil || !errors.Is(err, block.ErrUnsupported) {
-				return err
-			}
-		}
-		return d.writeZeros(now, size)
-	case block.PreallocFull:
-		return d.writeZeros(now, size)
-	}
-	return nil
-}
-
-// writeZeros writes every byte of [from, to).
-func (d *disk) writeZeros(from, to int64) error {
-	zeros := make([]byte, min(to-from, 1<<20))
-	for from < to {
-		n := min(to-from, int64(len(zeros)))
-		if _, err := d.f.WriteAt(zeros[:n], d.offset+from); err != nil {
-			return fmt.Errorf("could not write zeros for preallocation: %w", err)
-		}
-		from += n
-	}
-	return nil
+	t.Expect(size - now)
+	return prealloc.Take(t, d.f, d.offset+now, size-now, mode)
 }

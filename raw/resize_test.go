@@ -2,6 +2,7 @@ package raw
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestResizeDevice(t *testing.T) {
 	}
 	r, _ := block.As[block.Resizer](img)
 	for size, want := range map[int64]error{8192: nil, 4096: block.ErrUnsupported, 16384: block.ErrUnsupported} {
-		if err := r.Resize(size, block.ResizeOptions{Shrink: true}); !errors.Is(err, want) || img.Size() != 8192 {
+		if err := r.Resize(context.Background(), size, block.ResizeOptions{Shrink: true}); !errors.Is(err, want) || img.Size() != 8192 {
 			t.Errorf("to %d bytes: %v, the disk has %d", size, err, img.Size())
 		}
 	}
@@ -55,7 +56,7 @@ func TestResize(t *testing.T) {
 			t.Fatal(err)
 		}
 		r, _ := block.As[block.Resizer](img)
-		if err := r.Resize(c.size, c.o); !errors.Is(err, c.fails) {
+		if err := r.Resize(context.Background(), c.size, c.o); !errors.Is(err, c.fails) {
 			t.Errorf("%+v: %v", c, err)
 		}
 		want := append(old, make([]byte, 2<<20)...)[:2048]

@@ -54,7 +54,7 @@ func create(t *testing.T, path string, size int64, options ...string) {
 func clean(t *testing.T, img *block.Image) {
 	t.Helper()
 	k, _ := block.As[block.Checker](img)
-	r, err := k.Check(block.CheckOptions{Report: func(f block.Finding) { t.Error(f.Text) }})
+	r, err := k.Check(context.Background(), block.CheckOptions{Report: func(f block.Finding) { t.Error(f.Text) }})
 	if err != nil || r.Corruptions+r.Leaks+r.Errors != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -84,7 +84,7 @@ func TestResize(t *testing.T) {
 			for i, size := range c.sizes[1:] {
 				scribble(t, img, want, uint64(i))
 				r, _ := block.As[block.Resizer](img)
-				must(t, r.Resize(size, block.ResizeOptions{Shrink: true}))
+				must(t, r.Resize(context.Background(), size, block.ResizeOptions{Shrink: true}))
 				want = append(want[:min(size, int64(len(want)))], make([]byte, max(0, size-int64(len(want))))...)
 				scribble(t, img, want, uint64(i))
 				clean(t, img)
@@ -149,7 +149,7 @@ func TestResizeRefused(t *testing.T) {
 		must(t, err)
 		img := vpc(t, path, diskimg.OpenOptions{Writable: true})
 		r, _ := block.As[block.Resizer](img)
-		if err := r.Resize(c.size, c.o); !errors.Is(err, c.want) {
+		if err := r.Resize(context.Background(), c.size, c.o); !errors.Is(err, c.want) {
 			t.Errorf("%+v: %v", c, err)
 		}
 		must(t, img.Close())
@@ -168,10 +168,10 @@ func TestLostFooter(t *testing.T) {
 	must(t, err)
 	defer img.Close()
 	k, _ := block.As[block.Checker](img)
-	if r, err := k.Check(block.CheckOptions{}); err != nil || r.Leaks != 1 || img.Size() != 1<<20 {
+	if r, err := k.Check(context.Background(), block.CheckOptions{}); err != nil || r.Leaks != 1 || img.Size() != 1<<20 {
 		t.Errorf("%+v, %v, %d bytes", r, err, img.Size())
 	}
-	if r, err := k.Check(block.CheckOptions{FixLeaks: true}); err != nil || r.LeaksFixed != 1 {
+	if r, err := k.Check(context.Background(), block.CheckOptions{FixLeaks: true}); err != nil || r.LeaksFixed != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	clean(t, img)
@@ -222,7 +222,7 @@ func TestCommit(t *testing.T) {
 			base, middle, top := chain(t)
 			img := vpc(t, top, diskimg.OpenOptions{Writable: true})
 			r, _ := block.As[block.Resizer](img)
-			must(t, r.Resize(9<<20, block.ResizeOptions{}))
+			must(t, r.Resize(context.Background(), 9<<20, block.ResizeOptions{}))
 			_, err := img.WriteAt(bytes.Repeat([]byte{9}, 700), 9<<20-700)
 			must(t, err)
 			must(t, img.WriteZeroes(1<<20, 5000, 0))
@@ -365,7 +365,7 @@ func TestGuestFooter(t *testing.T) {
 		img, err = vhd.Open(killed.Reopen(), &vhd.OpenOptions{Writable: true})
 		must(t, err)
 		k, _ := block.As[block.Checker](img)
-		if r, err := k.Check(block.CheckOptions{FixLeaks: true}); err != nil || r.Corruptions > 0 {
+		if r, err := k.Check(context.Background(), block.CheckOptions{FixLeaks: true}); err != nil || r.Corruptions > 0 {
 			t.Errorf("%+v, %v", r, err)
 		}
 		must(t, img.Close())
@@ -420,15 +420,15 @@ func TestEmptyFails(t *testing.T) {
 	_, err = img.WriteAt(make([]byte, 4096), 0)
 	must(t, err)
 	r, _ := block.As[block.Resizer](img)
-	must(t, r.Resize(600<<10, block.ResizeOptions{})) // the table lies behind the block now
+	must(t, r.Resize(context.Background(), 600<<10, block.ResizeOptions{})) // the table lies behind the block now
 	must(t, img.Flush())
 	plan.Set(faultfile.Fault{Kind: faultfile.Punch, N: 1})
 	e, _ := block.As[block.Emptier](img)
 	if err := e.MakeEmpty(); err == nil || plan.Hits() != 1 {
 		t.Fatalf("emptying: %v, %d faults", err, plan.Hits())
 	}
-	must(t, r.Resize(24<<10, block.ResizeOptions{Shrink: true}))
-	must(t, r.Resize(32<<10, block.ResizeOptions{}))
+	must(t, r.Resize(context.Background(), 24<<10, block.ResizeOptions{Shrink: true}))
+	must(t, r.Resize(context.Background(), 32<<10, block.ResizeOptions{}))
 	must(t, img.Close())
 	img, err = s.open(m.Reopen(), false)
 	must(t, err)

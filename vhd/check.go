@@ -1,6 +1,7 @@
 package vhd
 
 import (
+	"context"
 	"fmt"
 	"math"
 
@@ -26,7 +27,7 @@ var (
 
 // Check implements block.Checker. A footer that is missing at the end counts as
 // a leak, since its copy stands for it: a power cut leaves that.
-func (d *disk) Check(o block.CheckOptions) (block.CheckResult, error) {
+func (d *disk) Check(ctx context.Context, o block.CheckOptions) (block.CheckResult, error) {
 	if (o.FixLeaks || o.FixCorruptions) && !d.writable {
 		return block.CheckResult{}, block.ErrReadOnly
 	}
@@ -108,7 +109,7 @@ func (k *checker) checkBlocks() {
 
 // Check implements block.Checker. All there is to a fixed disk is its footer,
 // and without that it can't be opened. What is behind it counts as a leak.
-func (d *fixed) Check(o block.CheckOptions) (block.CheckResult, error) {
+func (d *fixed) Check(ctx context.Context, o block.CheckOptions) (block.CheckResult, error) {
 	if (o.FixLeaks || o.FixCorruptions) && !d.writable {
 		return block.CheckResult{}, block.ErrReadOnly
 	}

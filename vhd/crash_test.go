@@ -1,6 +1,7 @@
 package vhd_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -223,7 +224,7 @@ func (s *scenario) resize(img *block.Image) error {
 		o.Preallocation = []block.Preallocation{block.PreallocOff, block.PreallocFalloc, block.PreallocFull}[s.rand.IntN(3)]
 	}
 	r, _ := block.As[block.Resizer](img)
-	err := r.Resize(size, o)
+	err := r.Resize(context.Background(), size, o)
 	if err == nil {
 		s.Note(true)
 	} else {
@@ -251,7 +252,7 @@ func (s *scenario) sizes(m *stamp.Moment) []int64 {
 func (s *scenario) holds(img *block.Image, m *stamp.Moment) error {
 	k, _ := block.As[block.Checker](img)
 	var found []string
-	r, err := k.Check(block.CheckOptions{Report: func(f block.Finding) { found = append(found, f.Text) }})
+	r, err := k.Check(context.Background(), block.CheckOptions{Report: func(f block.Finding) { found = append(found, f.Text) }})
 	if err != nil || r.Corruptions+r.Errors > 0 {
 		return fmt.Errorf("check: %w %q", err, found)
 	}

@@ -5,12 +5,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"math"
 	"path"
 	"time"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/prealloc"
 )
 
 // Creating an image.
@@ -235,7 +235,7 @@ func (o *CreateOptions) create(f block.File) error {
 // the alignment for direct I/O by reading it need one that is there.
 func (o *CreateOptions) writeFixed(f block.File, foot *footer) error {
 	size := int64(foot.current)
-	if err := preallocate(f, 0, size, o.Preallocation); err != nil {
+	if err := prealloc.Take(nil, f, 0, size, o.Preallocation); err != nil {
 		return err
 	}
 	if _, err := f.WriteAt(foot.encode(), size); err != nil || size == 0 {
@@ -243,37 +243,6 @@ func (o *CreateOptions) writeFixed(f block.File, foot *footer) error {
 	}
 	_, err := f.WriteAt(make([]byte, min(size, 4096)), 0)
 	return err
-}
-
-// preallocate sets space aside for a range of a file; zeros that it writes go
-// over what is there.
-func preallocate(f block.File, off, n int64, mode block.Preallocation) error {
-	switch mode {
-	case block.PreallocFalloc:
-		r, ok := f.(block.Reserver)
-		if !ok {
-			return writeZeros(f, off, n)
-		}
-		err := r.Reserve(off, n)
-		if errors.Is(err, block.ErrUnsupported) {
-			err = writeZeros(f, off, n)
-		}
-		return err
-	case block.PreallocFull:
-		return writeZeros(f, off, n)
-	}
-	return nil
-}
-
-// writeZeros writes zeros byte by byte.
-func writeZeros(f block.File, off, n int64) error {
-	zeros := make([]byte, min(n, 1<<20))
-	for end := off + n; off < end; off += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros[:min(end-off, int64(len(zeros)))], off); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // writeDynamic writes everything in front of the first block, and the footer.

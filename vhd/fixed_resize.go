@@ -1,9 +1,12 @@
 package vhd
 
 import (
+	"context"
 	"errors"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/prealloc"
+	"github.com/diskimg/diskimg/internal/task"
 	"github.com/diskimg/diskimg/internal/zero"
 )
 
@@ -15,7 +18,7 @@ var _ block.Resizer = (*fixed)(nil)
 // Resize implements block.Resizer. What is new reads as zero. A power cut leaves
 // the old size or the new one; while the disk shrinks, the first sector that is
 // to go may be lost before the others.
-func (d *fixed) Resize(size int64, o block.ResizeOptions) error {
+func (d *fixed) Resize(ctx context.Context, size int64, o block.ResizeOptions) error {
 	d.writers.Lock()
 	defer d.writers.Unlock()
 	old := d.Size()
@@ -30,9 +33,14 @@ func (d *fixed) Resize(size int64, o block.ResizeOptions) error {
 	case size == old:
 		return nil
 	}
+	t := task.New(ctx, o.Progress)
+	t.Expect(max(0, size-old))
+	if err := t.Step(0); err != nil {
+		return err
+	}
 	return d.flushes.Exclude(func() error {
 		foot := d.foot.resized(size)
-		if err := d.moveFooter(foot, size, o.Preallocation); err != nil {
+		if err := d.moveFooter(t, foot, size, o.Preallocation); err != nil {
 			return errors.Join(err, d.undoMove(size))
 		}
 		d.mu.Lock()
@@ -44,7 +52,7 @@ func (d *fixed) Resize(size int64, o block.ResizeOptions) error {
 }
 
 // moveFooter writes the new footer at a place and makes the old one go.
-func (d *fixed) moveFooter(foot *footer, at int64, mode block.Preallocation) error {
+func (d *fixed) moveFooter(t *task.Task, foot *footer, at int64, mode block.Preallocation) error {
 	if err := d.broke(nil); err != nil {
 		return err
 	}
@@ -70,7 +78,7 @@ func (d *fixed) moveFooter(foot *footer, at int64, mode block.Preallocation) err
 	if err := zeroFile(d.file, d.at, footerSize, 0); err != nil {
 		return err
 	}
-	if err := preallocate(d.file, d.at, at-d.at, mode); err != nil {
+	if err := prealloc.Take(t, d.file, d.at, at-d.at, mode); err != nil {
 		return err
 	}
 	return d.sync()

@@ -2,6 +2,7 @@ package vhd_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"flag"
 	"math/rand/v2"
@@ -229,7 +230,7 @@ func (z *fuzzed) content(img *block.Image) []byte {
 
 func (z *fuzzed) check(img *block.Image, o block.CheckOptions) (block.CheckResult, bool) {
 	k, _ := block.As[block.Checker](img)
-	r, err := k.Check(o)
+	r, err := k.Check(context.Background(), o)
 	return r, err == nil
 }
 
@@ -249,7 +250,7 @@ func (z *fuzzed) write() {
 	_, werr := img.WriteAt(p, off)
 	size := img.Size() + 5000/512*512
 	r, _ := block.As[block.Resizer](img)
-	rerr := r.Resize(size, block.ResizeOptions{})
+	rerr := r.Resize(context.Background(), size, block.ResizeOptions{})
 	if err := img.Close(); err != nil {
 		return
 	}

@@ -2,6 +2,7 @@ package vhd_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"testing"
@@ -162,11 +163,11 @@ func repairs(t *testing.T, f *storage.Memory, corruptions, leaks, left int64) {
 	defer img.Close()
 	k, _ := block.As[block.Checker](img)
 	var found []string
-	r, err := k.Check(block.CheckOptions{FixLeaks: true, FixCorruptions: true, Report: func(f block.Finding) { found = append(found, f.Text) }})
+	r, err := k.Check(context.Background(), block.CheckOptions{FixLeaks: true, FixCorruptions: true, Report: func(f block.Finding) { found = append(found, f.Text) }})
 	if err != nil || r.Corruptions != corruptions || r.Leaks != leaks {
 		t.Errorf("%d corruptions, %d leaks, %v, want %d and %d: %q", r.Corruptions, r.Leaks, err, corruptions, leaks, found)
 	}
-	r, err = k.Check(block.CheckOptions{})
+	r, err = k.Check(context.Background(), block.CheckOptions{})
 	if err != nil || r.Corruptions != left || left == 0 && r.Leaks != 0 {
 		t.Errorf("after the repair: %d corruptions, %d leaks, %v, want %d", r.Corruptions, r.Leaks, err, left)
 	}

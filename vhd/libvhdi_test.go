@@ -2,6 +2,7 @@ package vhd_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -74,7 +75,7 @@ func TestLibvhdi(t *testing.T) {
 		path := c.paths[len(c.paths)-1]
 		img := vpc(t, path, diskimg.OpenOptions{Writable: true})
 		r, _ := block.As[block.Resizer](img)
-		must(t, r.Resize(img.Size()+5<<20, block.ResizeOptions{}))
+		must(t, r.Resize(context.Background(), img.Size()+5<<20, block.ResizeOptions{}))
 		_, err := img.WriteAt(bytes.Repeat([]byte{5}, 3000), img.Size()-3000)
 		must(t, err)
 		must(t, img.Close())

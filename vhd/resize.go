@@ -2,10 +2,12 @@ package vhd
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Changing the size of a disk that has blocks: the table gets room for all
@@ -17,7 +19,7 @@ var _ block.Resizer = (*disk)(nil)
 // Resize implements block.Resizer. What is new reads as zero, also where a
 // parent is longer than the disk was. A power cut leaves the old size or the
 // new one.
-func (d *disk) Resize(size int64, o block.ResizeOptions) error {
+func (d *disk) Resize(ctx context.Context, size int64, o block.ResizeOptions) error {
 	d.writers.Lock()
 	defer d.writers.Unlock()
 	old := d.Size()
@@ -29,10 +31,12 @@ func (d *disk) Resize(size int64, o block.ResizeOptions) error {
 		return err
 	case o.Preallocation != block.PreallocOff:
 		return block.Unsupportedf("Unsupported preallocation mode: %s", o.Preallocation)
+	case context.Cause(ctx) != nil:
+		return context.Cause(ctx)
 	case size < old:
 		return d.shrink(size)
 	case size > old:
-		return d.grow(old, size)
+		return d.grow(task.New(ctx, o.Progress), old, size)
 	}
 	return nil
 }
@@ -82,7 +86,7 @@ func (d *disk) mayChange() error {
 }
 
 // grow makes the disk larger. Needs writers exclusively.
-func (d *disk) grow(old, size int64) error {
+func (d *disk) grow(t *task.Task, old, size int64) error {
 	if err := d.mayChange(); err != nil {
 		return err
 	}
@@ -94,7 +98,7 @@ func (d *disk) grow(old, size int64) error {
 	if err := d.alone(func() error { return d.growTable(blocks(size, d.blockSize)) }); err != nil {
 		return err
 	}
-	if err := d.zeroBeyond(old, size); err != nil {
+	if err := d.zeroBeyond(t, old, size); err != nil {
 		return err
 	}
 	// Before the disk is longer, what hides the parent there must be on disk:
@@ -190,9 +194,9 @@ func encodeTable(bat []uint32) []byte {
 
 // zeroBeyond zeroes what lies between the end of the disk and size: what is left
 // in the last block, and what the parent has there. Needs writers exclusively.
-func (d *disk) zeroBeyond(old, size int64) error {
+func (d *disk) zeroBeyond(t *task.Task, old, size int64) error {
 	if d.parent != nil && d.parent.Size() > old {
-		if err := d.zeroRange(old, min(size, d.parent.Size())-old, 0); err != nil {
+		if err := d.zeroRange(t, old, min(size, d.parent.Size())-old, 0); err != nil {
 			return err
 		}
 	}

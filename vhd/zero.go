@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/diskimg/diskimg/block"
+	"github.com/diskimg/diskimg/internal/task"
 )
 
 // Zeros and discards. Blocks are never taken out of the table: what they no
@@ -15,13 +16,16 @@ func (d *disk) WriteZeroes(off, n int64, flags block.ZeroFlags) error {
 		return err
 	}
 	defer d.writers.RUnlock()
-	return d.zeroRange(off, n, flags)
+	return d.zeroRange(nil, off, n, flags)
 }
 
-func (d *disk) zeroRange(off, n int64, flags block.ZeroFlags) error {
+func (d *disk) zeroRange(t *task.Task, off, n int64, flags block.ZeroFlags) error {
 	for end := off + n; off < end; {
 		k, err := d.zeroRun(off, min(end-off, d.restOfBlock(off)), flags)
 		if err != nil {
+			return err
+		}
+		if err := t.Step(k); err != nil {
 			return err
 		}
 		off += k

@@ -182,7 +182,7 @@ func (d *disk) check(clean bool) {
 		return
 	}
 	var findings []block.Finding
-	r, err := c.Check(block.CheckOptions{Report: func(f block.Finding) { findings = append(findings, f) }})
+	r, err := c.Check(d.Context(), block.CheckOptions{Report: func(f block.Finding) { findings = append(findings, f) }})
 	if err != nil {
 		d.Fatalf("check: %v", err)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"syscall"
@@ -94,12 +95,15 @@ func (c *amendCommand) amend(sh *shell, p *progress, img *diskimg.Image) error {
 	}
 	p.begin()
 	defer p.finish(nil)
-	err = f.Amend(img, s, diskimg.AmendControl{
+	err = f.Amend(sh.ctx, img, s, diskimg.AmendControl{
 		Shrink: c.shrink || sh.emulate, Force: c.force, Secret: c.objects.copyOf, Progress: p.update,
 	})
 	var errno syscall.Errno
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, context.Canceled):
+		return interrupted("what had not been changed in %s yet is as it was", img.Path())
 	}
 	if text := sh.words(err); sh.emulate && errors.As(err, &errno) && strings.HasPrefix(text, "Snapshot L1 table") {
 		return messages{text, "Failed to turn zero into data clusters: " + sentence.Of(errno)}

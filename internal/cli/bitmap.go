@@ -132,7 +132,7 @@ func (sh *shell) editBitmaps(img *diskimg.Image, edits []block.BitmapEdit) error
 		}
 		return bitmapFailure(e, "Dirty bitmap '"+e.Name+"' not found", block.ErrInvalid)
 	}
-	err := editor.EditBitmaps(edits)
+	err := editor.EditBitmaps(sh.ctx, edits, nil)
 	var failed *block.BitmapEditError
 	if !errors.As(err, &failed) {
 		return err

@@ -113,9 +113,8 @@ type checked struct {
 // result is that of the second look, mended what the first one did.
 func (c *checkCommand) check(sh *shell, checker block.Checker, json bool) (r, mended checked, err error) {
 	o := c.fix
-	o.Context = sh.ctx
 	o.Report = func(f block.Finding) { fmt.Fprintln(sh.err, f.Text) }
-	if r.CheckResult, err = checker.Check(o); err != nil {
+	if r.CheckResult, err = checker.Check(sh.ctx, o); err != nil {
 		return r, mended, err
 	}
 	if r.LeaksFixed+r.CorruptionsFixed == 0 {
@@ -126,7 +125,7 @@ func (c *checkCommand) check(sh *shell, checker block.Checker, json bool) (r, me
 		sh.printf("The following inconsistencies were found and repaired:\n\n    %d leaked clusters\n    %d corruptions\n\n"+
 			"Double checking the fixed image now...\n", r.LeaksFixed, r.CorruptionsFixed)
 	}
-	r.CheckResult, err = checker.Check(block.CheckOptions{Context: sh.ctx, Report: o.Report})
+	r.CheckResult, err = checker.Check(sh.ctx, block.CheckOptions{Report: o.Report})
 	return r, mended, err
 }
 

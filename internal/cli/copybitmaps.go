@@ -89,7 +89,7 @@ func (v *conversion) copyBitmaps(img *diskimg.Image) error {
 	if len(edits) == 0 {
 		return nil
 	}
-	return copyBitmapError(e.EditBitmaps(edits))
+	return copyBitmapError(e.EditBitmaps(v.sh.ctx, edits, nil))
 }
 
 func (v *conversion) copyOf(b block.Bitmap) []block.BitmapEdit {

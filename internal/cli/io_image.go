@@ -237,7 +237,7 @@ func (s *ioSession) truncate(words []string) error {
 		return failf("Image format driver does not support resize")
 	}
 	s.settle()
-	err = r.Resize(size, o)
+	err = r.Resize(s.sh.ctx, size, o)
 	if errors.Is(err, block.ErrUnsupported) && s.opened.target.Null != nil {
 		return failf("Image format driver does not support resize")
 	}

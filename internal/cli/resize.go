@@ -112,7 +112,7 @@ func (c *resizeCommand) resize(sh *shell, img *diskimg.Image, change byte, n int
 	if !ok {
 		return failf("Image format driver does not support resize")
 	}
-	if err := resizer.Resize(n, block.ResizeOptions{Preallocation: mode, Shrink: c.shrink}); err != nil {
+	if err := resizer.Resize(sh.ctx, n, block.ResizeOptions{Preallocation: mode, Shrink: c.shrink}); err != nil {
 		return err
 	}
 	if !c.quiet {

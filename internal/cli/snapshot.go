@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -116,12 +117,12 @@ func (c *snapshotCommand) create(sh *shell, maker block.Snapshotter) error {
 	err := error(block.ErrUnsupported)
 	if maker != nil {
 		name := c.name[:min(len(c.name), maxSnapshotName)]
-		_, err = maker.CreateSnapshot(block.Snapshot{Name: name})
+		_, err = maker.CreateSnapshot(sh.ctx, block.Snapshot{Name: name}, nil)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
-	}
-	if !sh.emulate {
+	case !sh.emulate || errors.Is(err, context.Canceled):
 		return c.failed("create", err)
 	}
 	errno := errnoOf(err)
@@ -154,7 +155,7 @@ func (c *snapshotCommand) apply(sh *shell, maker block.Snapshotter, list []block
 	if sh.emulate {
 		id = firstOf(list, id, true)
 	}
-	err := maker.ApplySnapshot(id)
+	err := maker.ApplySnapshot(sh.ctx, id, nil)
 	switch {
 	case err == nil || !sh.emulate:
 	case errors.Is(err, fs.ErrNotExist):
@@ -182,7 +183,7 @@ func (c *snapshotCommand) delete(sh *shell, img *diskimg.Image, list []block.Sna
 	}
 	err := error(fs.ErrNotExist)
 	if maker != nil {
-		err = maker.DeleteSnapshot(id)
+		err = maker.DeleteSnapshot(sh.ctx, id, nil)
 	}
 	var errno syscall.Errno
 	switch {

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -158,7 +159,7 @@ func resize(name string, size func(*Gen) int64) Action {
 		},
 		Do: func(img *block.Image, _ *Disk, o Op) error {
 			r, _ := block.As[block.Resizer](img)
-			return r.Resize(o.Size, block.ResizeOptions{Shrink: true})
+			return r.Resize(context.Background(), o.Size, block.ResizeOptions{Shrink: true})
 		},
 		Model:  func(d *Disk, o Op) { d.Resize(o.Size) },
 		QemuIO: func(o Op, _ string) string { return fmt.Sprintf("truncate %d", o.Size) },

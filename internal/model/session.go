@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -254,7 +255,7 @@ func check(img *block.Image) error {
 		return nil
 	}
 	var findings []string
-	r, err := c.Check(block.CheckOptions{Report: func(f block.Finding) { findings = append(findings, f.Text) }})
+	r, err := c.Check(context.Background(), block.CheckOptions{Report: func(f block.Finding) { findings = append(findings, f.Text) }})
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}

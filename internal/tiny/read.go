@@ -3,6 +3,7 @@ package tiny
 import (
 	"bytes"
 	"compress/flate"
+	"context"
 	"encoding/binary"
 	"io"
 
@@ -101,7 +102,7 @@ func (l *layer) content(c int64) ([]byte, error) {
 }
 
 // Check compares the table with the file.
-func (l *layer) Check(block.CheckOptions) (r block.CheckResult, err error) {
+func (l *layer) Check(context.Context, block.CheckOptions) (r block.CheckResult, err error) {
 	used := map[int64]bool{}
 	for i := range l.table {
 		host := hostOffset(l.table[i].Load())
