@@ -1,6 +1,8 @@
 package qcow2
 
 import (
+	"math/bits"
+
 	"github.com/diskimg/diskimg/block"
 	"github.com/diskimg/diskimg/internal/cache"
 	"github.com/diskimg/diskimg/internal/sectors"
@@ -289,29 +291,26 @@ func (d *disk) place(a *allocation, first l2Entry, reuse bool, next int64) (err 
 	return nil
 }
 
-// bound sets what has to be filled for a write of [off, end): whole clusters,
-// or with extended L2 entries whole subclusters where that is enough.
+// bound sets what has to be filled for a write of [off, end): whole clusters, or
+// with extended L2 entries whole subclusters where that is enough. In new space
+// that is from the first to the last that has data or gets some.
 func (d *disk) bound(a *allocation, first, last l2Entry, off, end guestOff) {
 	stop := guestOff(a.end(&d.geo))
 	a.from, a.to = a.off, stop
 	if !d.geo.extended {
 		return
 	}
-	if d.bySubcluster(first, a) {
-		a.from = d.edge(first, off, off&^(1<<d.geo.unitBits-1))
+	down, up := off&^(1<<d.geo.unitBits-1), (end+1<<d.geo.unitBits-1)&^(1<<d.geo.unitBits-1)
+	if data := uint32(first.bitmap); !first.compressed() && a.run.n > 0 {
+		a.from = min(down, a.off+guestOff(bits.TrailingZeros32(data))<<d.geo.unitBits)
+	} else if !first.compressed() {
+		a.from = d.edge(first, off, down)
 	}
-	if d.bySubcluster(last, a) {
-		a.to = d.edge(last, end, (end+1<<d.geo.unitBits-1)&^(1<<d.geo.unitBits-1))
+	if data := uint32(last.bitmap); !last.compressed() && a.run.n > 0 {
+		a.to = max(up, stop-guestOff(bits.LeadingZeros32(data))<<d.geo.unitBits)
+	} else if !last.compressed() {
+		a.to = d.edge(last, end, up)
 	}
-}
-
-// bySubcluster reports whether only some subclusters need to be filled: the
-// entry has no data, or has it where it stays.
-func (d *disk) bySubcluster(e l2Entry, a *allocation) bool {
-	if e.compressed() {
-		return false
-	}
-	return uint32(e.bitmap) == 0 || a.run.n == 0
 }
 
 // edge returns where filling has to begin or end, given where the write does
