@@ -162,7 +162,7 @@ func (d *disk) zeroTail(from, to guestOff) error {
 		}
 		n := e.Length
 		if e.Kind == block.Data || e.Kind == block.Special || e.Kind == block.Below && d.backing != nil && d.backing.Size() > int64(from) {
-			n, err = d.writeRun(zeros[:min(n, int64(len(zeros)))], from, new(int64))
+			n, err = d.zeroSome(from, n)
 		}
 		if err != nil {
 			return err
@@ -170,6 +170,18 @@ func (d *disk) zeroTail(from, to guestOff) error {
 		from += guestOff(n)
 	}
 	return nil
+}
+
+// zeroSome makes the start of a range zero, with space, and returns how much.
+func (d *disk) zeroSome(off guestOff, n int64) (int64, error) {
+	host, k, err := d.inPlace(off, n)
+	switch {
+	case err != nil:
+		return 0, err
+	case k > 0 && d.crypt == nil:
+		return k, block.WriteZeroes(d.data, int64(host), k)
+	}
+	return d.writeRun(zeros[:min(n, int64(len(zeros)))], off, new(int64))
 }
 
 // zeroNew has the entries of whole clusters behind old say zero if a backing image
