@@ -78,9 +78,11 @@ func (d *disk) enlarge(t *task.Task, size int64, mode block.Preallocation) error
 		return block.Unsupportedf("Failed to zero out new clusters: Operation not supported")
 	}
 	t.Expect(size - old)
+	var end int64
 	err := d.flushes.Exclude(func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
+		end = d.fileEnd
 		return d.growL1(int64(need))
 	})
 	if err == nil {
@@ -88,9 +90,18 @@ func (d *disk) enlarge(t *task.Task, size int64, mode block.Preallocation) error
 	}
 	if err != nil {
 		// What was prepared lies behind the end of the disk, for nobody to see.
-		return errors.Join(err, d.dropFrom(nil, old))
+		return errors.Join(err, d.dropNew(old, end))
 	}
 	return d.setSize(size)
+}
+
+// dropNew gives up what lies behind the end of the disk, and what the file has
+// behind cluster end.
+func (d *disk) dropNew(old, end int64) error {
+	if err := d.dropFrom(nil, old); err != nil {
+		return err
+	}
+	return d.flushes.Exclude(func() error { return d.trim(end) })
 }
 
 // shows reports whether something lies below the range that would come to light.
