@@ -82,9 +82,25 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	d, err := format.Inspect(f)
+	d, err := t.describe(f, format, settings)
 	if err != nil {
 		return Info{}, err
+	}
+	info := Info{Description: d, Path: t.Path, Name: t.nameAs(format.Name), DiskSize: -1, Guessed: by != named}
+	if n, err := block.AllocatedSize(f); err == nil {
+		info.DiskSize = n
+	}
+	if !(t.scattered() && needsDirectory(d.BackingName)) {
+		info.BackingPath = BackingPath(t.Path, d.BackingName)
+	}
+	return info, nil
+}
+
+// describe says what the image in f is, with what its name says of it.
+func (t Target) describe(f block.File, format *Format, settings *Settings) (block.Description, error) {
+	d, err := format.Inspect(f)
+	if err != nil {
+		return d, err
 	}
 	if t.driver != "" { // which has nothing to say but what the image below has
 		d = block.Description{Format: t.driver, VirtualSize: d.VirtualSize, ClusterSize: d.ClusterSize}
@@ -95,16 +111,9 @@ func (t Target) inspect(o *InspectOptions) (Info, error) {
 	if t.Offset != 0 || t.Size != 0 || t.Settings["force_size_calc"] != "" {
 		img, err := format.Open(f, FormatOptions{Path: t.Path, Offset: t.Offset, Size: t.Size, NoBacking: true, Settings: settings})
 		if err != nil {
-			return Info{}, err
+			return d, err
 		}
 		d.VirtualSize = img.Size()
 	}
-	info := Info{Description: d, Path: t.Path, Name: t.nameAs(format.Name), DiskSize: -1, Guessed: by != named}
-	if n, err := block.AllocatedSize(f); err == nil {
-		info.DiskSize = n
-	}
-	if !(t.scattered() && needsDirectory(d.BackingName)) {
-		info.BackingPath = BackingPath(t.Path, d.BackingName)
-	}
-	return info, nil
+	return d, nil
 }

@@ -60,7 +60,7 @@ var orderMutants = []mutant.Edit{
 		To:   "c.reftable = d.reftable"},
 	{Name: "a snapshot's space is given up before its record is gone", File: "snapshot_change.go",
 		From: "if err := d.writeSnapshots(append(records[:at:at], records[at+1:]...), oldSize); err != nil {\n\t\treturn nil, err\n\t}",
-		To:   "for i := range records {\n\t\tif i == at {\n\t\t\td.mu.Unlock()\n\t\t\t_ = d.dropTree(t, decodeTable(b))\n\t\t\td.mu.Lock()\n\t\t}\n\t}\n\tif err := d.writeSnapshots(append(records[:at:at], records[at+1:]...), oldSize); err != nil {\n\t\treturn nil, err\n\t}\n\tclear(b)"},
+		To:   "for i := range records {\n\t\tif i == at {\n\t\t\td.mu.Unlock()\n\t\t\t_ = d.dropTree(t, l1)\n\t\t\td.mu.Lock()\n\t\t}\n\t}\n\tif err := d.writeSnapshots(append(records[:at:at], records[at+1:]...), oldSize); err != nil {\n\t\treturn nil, err\n\t}"},
 	{Name: "a longer disk shows before what makes it zero is on disk", File: "resize.go",
 		From: "must be on disk.\n\treturn d.finish()",
 		To:   "must be on disk.\n\treturn nil"},

@@ -170,11 +170,7 @@ func (d *disk) listSnapshots(limit int64) ([]block.Snapshot, error) {
 func (d *disk) OpenSnapshot(idOrName string) (*block.Image, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	records, _, err := d.readSnapshots(maxSnapshotTable)
-	if err != nil {
-		return nil, err
-	}
-	at, err := findSnapshot(records, idOrName)
+	records, at, _, err := d.findSnapshot(idOrName)
 	if err != nil {
 		return nil, err
 	}
@@ -185,9 +181,17 @@ func (d *disk) OpenSnapshot(idOrName string) (*block.Image, error) {
 	return block.NewImage(view, block.ImageOptions{Path: d.path, Format: "qcow2"}), nil
 }
 
-// findSnapshot returns the index of the record with that id or, failing that,
-// of the only one with that name.
-func findSnapshot(records []snapshotRecord, idOrName string) (int, error) {
+// findSnapshot reads the snapshot table, which is size bytes long, and returns the
+// index of the record with that id or, failing that, of the only one with that name.
+// Needs mu.
+func (d *disk) findSnapshot(idOrName string) (records []snapshotRecord, at int, size int64, err error) {
+	if records, size, err = d.readSnapshots(maxSnapshotTable); err == nil {
+		at, err = findRecord(records, idOrName)
+	}
+	return records, at, size, err
+}
+
+func findRecord(records []snapshotRecord, idOrName string) (int, error) {
 	for i := range records {
 		if records[i].id == idOrName {
 			return i, nil

@@ -233,18 +233,10 @@ func (d *disk) ApplySnapshot(ctx context.Context, idOrName string, progress func
 func (d *disk) applySnapshot(t *task.Task, idOrName string) (old []uint64, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.external {
-		return nil, block.Unsupportedf("an image with an external data file can't have internal snapshots")
-	}
-	if len(d.bitmaps.list) > 0 {
-		// They would have to tell what differs between the two states.
-		return nil, block.Invalidf("Device has active dirty bitmaps")
-	}
-	records, _, err := d.readSnapshots(maxSnapshotTable)
-	if err != nil {
+	if err := d.mayApply(); err != nil {
 		return nil, err
 	}
-	at, err := findSnapshot(records, idOrName)
+	records, at, _, err := d.findSnapshot(idOrName)
 	if err != nil {
 		return nil, err
 	}
@@ -253,11 +245,11 @@ func (d *disk) applySnapshot(t *task.Task, idOrName string) (old []uint64, err e
 	if err != nil {
 		return nil, err
 	}
-	t.Expect(2*countTables(view.l1) + 2*countTables(d.l1))
+	old = d.l1
+	t.Expect(2*countTables(view.l1) + 2*countTables(old))
 	if err := d.mayShare(t, view.l1); err != nil {
 		return nil, err
 	}
-	old = d.l1
 	var tables []int64
 	if n := d.geo.clusters(int64(len(view.l1)) * 8); n > d.l1Place().n {
 		tables = []int64{n}
@@ -276,6 +268,18 @@ func (d *disk) applySnapshot(t *task.Task, idOrName string) (old []uint64, err e
 	})
 }
 
+// mayApply refuses to go to a snapshot. Needs mu.
+func (d *disk) mayApply() error {
+	switch {
+	case d.external:
+		return block.Unsupportedf("an image with an external data file can't have internal snapshots")
+	case len(d.bitmaps.list) > 0:
+		// They would have to tell what differs between the two states.
+		return block.Invalidf("Device has active dirty bitmaps")
+	}
+	return nil
+}
+
 // DeleteSnapshot implements block.Snapshotter.
 func (d *disk) DeleteSnapshot(ctx context.Context, idOrName string, progress func(done, total int64)) error {
 	return d.changeSnapshots(task.New(ctx, progress), "deleted", func(t *task.Task) ([]uint64, error) { return d.unlinkSnapshot(t, idOrName) })
@@ -286,26 +290,14 @@ func (d *disk) DeleteSnapshot(ctx context.Context, idOrName string, progress fun
 func (d *disk) unlinkSnapshot(t *task.Task, idOrName string) (l1 []uint64, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	records, oldSize, err := d.readSnapshots(maxSnapshotTable)
-	if err != nil {
-		return nil, err
-	}
-	at, err := findSnapshot(records, idOrName)
+	records, at, oldSize, err := d.findSnapshot(idOrName)
 	if err != nil {
 		return nil, err
 	}
 	s := records[at]
-	if err := d.checkL1(&s); err != nil {
+	if l1, err = d.readL1Of(&s); err != nil {
 		return nil, err
 	}
-	if !d.validL1(&s) {
-		return nil, block.Corruptf("snapshot %q: L1 table of %d entries at %#x is not in the file", idOrName, s.l1Size, s.l1Offset)
-	}
-	b := make([]byte, int64(s.l1Size)*8)
-	if err := d.readTable("snapshot L1 table", b, hostOff(s.l1Offset)); err != nil {
-		return nil, err
-	}
-	l1 = decodeTable(b)
 	t.Expect(2 * countTables(l1))
 	if err := t.Step(0); err != nil {
 		return nil, err
@@ -319,8 +311,23 @@ func (d *disk) unlinkSnapshot(t *task.Task, idOrName string) (l1 []uint64, err e
 			return nil, d.poison(err)
 		}
 	}
-	d.replaced(hostOff(s.l1Offset), int64(len(b)))
+	d.replaced(hostOff(s.l1Offset), int64(len(l1))*8)
 	return l1, nil
+}
+
+// readL1Of reads the L1 table of a snapshot.
+func (d *disk) readL1Of(s *snapshotRecord) ([]uint64, error) {
+	if err := d.checkL1(s); err != nil {
+		return nil, err
+	}
+	if !d.validL1(s) {
+		return nil, block.Corruptf("snapshot %q: L1 table of %d entries at %#x is not in the file", s.id, s.l1Size, s.l1Offset)
+	}
+	b := make([]byte, int64(s.l1Size)*8)
+	if err := d.readTable("snapshot L1 table", b, hostOff(s.l1Offset)); err != nil {
+		return nil, err
+	}
+	return decodeTable(b), nil
 }
 
 // writeSnapshots writes the snapshot table to a new place and has the header
