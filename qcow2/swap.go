@@ -148,13 +148,8 @@ func (c *swap) copyBlocks() error {
 		if e == 0 {
 			continue
 		}
-		old := hostOff(e &^ reftableReserved)
-		err := errors.Join(d.validRefblock(old, int64(i)), d.mayWriteMeta(metaRefblock, old, d.geo.clusterSize))
+		data, err := d.readRefblock(int64(i), hostOff(e&^reftableReserved))
 		if err != nil {
-			return err
-		}
-		data := make([]byte, d.geo.clusterSize)
-		if err := d.readTable("refcount block", data, old); err != nil {
 			return err
 		}
 		off, err := c.placeRefblock(i)
@@ -181,6 +176,16 @@ func (c *swap) copyBlocks() error {
 	}
 	c.reftable, d.reftable = d.reftable, table
 	return nil
+}
+
+// readRefblock reads refcount block i if it lies at a place where it can be written.
+func (d *disk) readRefblock(i int64, off hostOff) ([]byte, error) {
+	err := errors.Join(d.validRefblock(off, i), d.mayWriteMeta(metaRefblock, off, d.geo.clusterSize))
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, d.geo.clusterSize)
+	return data, d.readTable("refcount block", data, off)
 }
 
 // relieve writes counts to the copies when too many wait in memory.
