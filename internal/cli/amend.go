@@ -45,6 +45,7 @@ func (c *amendCommand) run(sh *shell, args []string) error {
 		return usageError("Must specify options (-o)")
 	}
 	p := sh.progress(c.shown && !c.quiet)
+	p.steps = true
 	defer p.end()
 	if c.format != "" && c.list.wantsHelp() {
 		f, err := diskimg.FindFormat(c.format)

@@ -34,15 +34,16 @@ const (
 
 type checkCommand struct {
 	input
-	output outputFormat
-	quiet  bool
-	cache  cacheMode
-	fix    block.CheckOptions
+	output          outputFormat
+	quiet, progress bool
+	cache           cacheMode
+	fix             block.CheckOptions
 }
 
 func (c *checkCommand) options() []option {
 	return append(c.input.options(), c.output.option(),
 		option{short: 'q', help: "print errors only", set: on(&c.quiet)},
+		ownProgress(&c.progress),
 		option{short: 'r', long: "repair", arg: "leaks|all", help: "give back leaked clusters, or mend all that is wrong", set: c.setRepair},
 		option{short: 'T', arg: "CACHE", help: "cache mode for reading: none, writeback, unsafe …", set: c.cache.set})
 }
@@ -114,7 +115,12 @@ type checked struct {
 func (c *checkCommand) check(sh *shell, checker block.Checker, json bool) (r, mended checked, err error) {
 	o := c.fix
 	o.Report = func(f block.Finding) { fmt.Fprintln(sh.err, f.Text) }
-	if r.CheckResult, err = checker.Check(sh.ctx, o); err != nil {
+	err = sh.follow(c.progress && !c.quiet && !json, func(update func(done, total int64)) error {
+		o.Progress = update
+		r.CheckResult, err = checker.Check(sh.ctx, o)
+		return err
+	})
+	if err != nil {
 		return r, mended, err
 	}
 	if r.LeaksFixed+r.CorruptionsFixed == 0 {

@@ -213,7 +213,7 @@ func TestTables(t *testing.T) {
 				}
 			}
 			for _, o := range options {
-				if o.own && program == qemuImg && strings.Contains(r.stdout, o.spelling()) {
+				if o.own && program == qemuImg && (strings.Contains(r.stdout, " "+o.spelling()+" ") || strings.Contains(r.stdout, " "+o.spelling()+"=")) {
 					t.Errorf("%s %s --help shows %s", program, v.name, o.spelling())
 				}
 			}

@@ -23,6 +23,8 @@ import (
 type progress struct {
 	draw func(p *progress, final bool) // nil: show nothing unless asked
 	bar  bool
+	// steps says that the work is not counted in bytes.
+	steps bool
 	// width of the terminal in characters
 	width func() int
 	out   io.Writer
@@ -50,6 +52,21 @@ func (sh *shell) progress(wanted bool) *progress {
 	}
 	go p.answerSignals()
 	return p
+}
+
+// ownProgress is -p of verbs for which qemu-img has none.
+func ownProgress(wanted *bool) option {
+	return option{short: 'p', own: true, help: "show progress", set: on(wanted)}
+}
+
+// follow runs a job and shows how far it is, if that is wanted.
+func (sh *shell) follow(wanted bool, job func(update func(done, total int64)) error) error {
+	p := sh.progress(wanted)
+	p.steps = true
+	defer p.end()
+	err := job(p.update)
+	p.finish(err)
+	return err
 }
 
 // begin shows that nothing has been done yet.
@@ -124,8 +141,11 @@ func (p *progress) drawBar(final bool) {
 	p.last = now
 	elapsed := now.Sub(p.start)
 	rate := float64(p.done) / max(elapsed.Seconds(), 1e-3)
-	text := fmt.Sprintf(" %5.1f%%  %s of %s  %s/s  %s", p.percent(),
-		size.Format(p.done), size.Format(p.total), size.Format(int64(rate)), p.clock(elapsed, rate, final))
+	amounts := ""
+	if !p.steps {
+		amounts = fmt.Sprintf("%s of %s  %s/s  ", size.Format(p.done), size.Format(p.total), size.Format(int64(rate)))
+	}
+	text := fmt.Sprintf(" %5.1f%%  %s%s", p.percent(), amounts, p.clock(elapsed, rate, final))
 	end := ""
 	if final {
 		end = "\n"

@@ -22,13 +22,14 @@ var resizeVerb = verb{
 
 type resizeCommand struct {
 	input
-	quiet, shrink bool
-	preallocation string
+	quiet, shrink, progress bool
+	preallocation           string
 }
 
 func (c *resizeCommand) options() []option {
 	return append(without(c.input.options(), 'U'),
 		option{short: 'q', help: "print errors only", set: on(&c.quiet)},
+		ownProgress(&c.progress),
 		option{long: "preallocation", arg: "MODE", help: "how the new part gets its space: off, metadata, falloc, full", set: text(&c.preallocation)},
 		option{long: "shrink", help: "allow a smaller size", set: on(&c.shrink)})
 }
@@ -112,7 +113,10 @@ func (c *resizeCommand) resize(sh *shell, img *diskimg.Image, change byte, n int
 	if !ok {
 		return failf("Image format driver does not support resize")
 	}
-	if err := resizer.Resize(sh.ctx, n, block.ResizeOptions{Preallocation: mode, Shrink: c.shrink}); err != nil {
+	err := sh.follow(c.progress && !c.quiet, func(update func(done, total int64)) error {
+		return resizer.Resize(sh.ctx, n, block.ResizeOptions{Preallocation: mode, Shrink: c.shrink, Progress: update})
+	})
+	if err != nil {
 		return err
 	}
 	if !c.quiet {

@@ -25,15 +25,16 @@ var snapshotVerb = verb{
 }
 
 type snapshotCommand struct {
-	input  input
-	quiet  bool
-	action byte // of l c a d; 0 if none was given
-	name   string
+	input           input
+	quiet, progress bool
+	action          byte // of l c a d; 0 if none was given
+	name            string
 }
 
 func (c *snapshotCommand) options() []option {
 	return append(without(c.input.options(), 'f'),
 		option{short: 'q', help: "print errors only", set: on(&c.quiet)},
+		ownProgress(&c.progress),
 		option{short: 'l', help: "list the snapshots", set: func(string) error { return c.choose('l', "") }},
 		option{short: 'c', arg: "NAME", help: "create a snapshot", set: func(s string) error { return c.choose('c', s) }},
 		option{short: 'a', arg: "SNAPSHOT", help: "make the disk what it was", set: func(s string) error { return c.choose('a', s) }},
@@ -117,7 +118,10 @@ func (c *snapshotCommand) create(sh *shell, maker block.Snapshotter) error {
 	err := error(block.ErrUnsupported)
 	if maker != nil {
 		name := c.name[:min(len(c.name), maxSnapshotName)]
-		_, err = maker.CreateSnapshot(sh.ctx, block.Snapshot{Name: name}, nil)
+		err = sh.follow(c.progress && !c.quiet, func(update func(done, total int64)) error {
+			_, err := maker.CreateSnapshot(sh.ctx, block.Snapshot{Name: name}, update)
+			return err
+		})
 	}
 	switch {
 	case err == nil:
@@ -155,7 +159,9 @@ func (c *snapshotCommand) apply(sh *shell, maker block.Snapshotter, list []block
 	if sh.emulate {
 		id = firstOf(list, id, true)
 	}
-	err := maker.ApplySnapshot(sh.ctx, id, nil)
+	err := sh.follow(c.progress && !c.quiet, func(update func(done, total int64)) error {
+		return maker.ApplySnapshot(sh.ctx, id, update)
+	})
 	switch {
 	case err == nil || !sh.emulate:
 	case errors.Is(err, fs.ErrNotExist):
@@ -183,7 +189,9 @@ func (c *snapshotCommand) delete(sh *shell, img *diskimg.Image, list []block.Sna
 	}
 	err := error(fs.ErrNotExist)
 	if maker != nil {
-		err = maker.DeleteSnapshot(sh.ctx, id, nil)
+		err = sh.follow(c.progress && !c.quiet, func(update func(done, total int64)) error {
+			return maker.DeleteSnapshot(sh.ctx, id, update)
+		})
 	}
 	var errno syscall.Errno
 	switch {
