@@ -182,3 +182,60 @@ func snapshotsOf(t *testing.T, img *block.Image) []block.Snapshot {
 	must(t, err)
 	return list
 }
+
+// A disk that has not grown has the state of a machine behind its end that it had,
+// and its data file is as long as it was.
+func TestGrowCancelled(t *testing.T) {
+	for _, external := range []bool{false, true} {
+		points := 0
+		for ; growCancelled(t, external, points); points++ {
+		}
+		if points < 3 {
+			t.Errorf("external %t: it can be stopped at %d points", external, points)
+		}
+	}
+}
+
+// growCancelled stops growing a disk at one of its points, and reports whether it has
+// that.
+func growCancelled(t *testing.T, external bool, point int) bool {
+	t.Helper()
+	f, data := storage.NewMemory(), storage.NewMemory()
+	o := &qcow2.CreateOptions{Size: 1 << 20}
+	if external {
+		o.DataFile, o.Data = "data", data.Reopen()
+	}
+	must(t, qcow2.Create(f.Reopen(), o))
+	img, err := qcow2.Open(f.Reopen(), &qcow2.OpenOptions{Writable: true, Policy: memoryData{data}})
+	must(t, err)
+	state, want := make([]byte, 1000), bytes.Repeat([]byte{7}, 1000)
+	keeper, _ := block.As[block.VMStateKeeper](img)
+	if !external {
+		must(t, keeper.WriteVMState(want, 0))
+	}
+	length := len(contentOf(t, data))
+	stopped := resizing(5<<20, block.ResizeOptions{Preallocation: block.PreallocFull})(following{ctx: &limited{t.Context(), point}}, img)
+	if stopped != nil && !errors.Is(stopped, context.Canceled) {
+		t.Fatal(stopped)
+	}
+	if !external {
+		must(t, keeper.ReadVMState(state, 0))
+	}
+	if !external && !bytes.Equal(state, want) {
+		t.Errorf("stopped at point %d (%v), the state is lost", point, stopped)
+	}
+	must(t, errors.Join(checkNoCorruption(img, true), img.Close()))
+	if now := len(contentOf(t, data)); stopped != nil && now != length {
+		t.Errorf("stopped at point %d, it has left %d bytes of data, not %d", point, now, length)
+	}
+	return stopped != nil
+}
+
+// memoryData opens a data file.
+type memoryData struct{ file *storage.Memory }
+
+func (m memoryData) OpenImage(ref block.Ref) (*block.Image, error) {
+	return block.Deny{}.OpenImage(ref)
+}
+
+func (m memoryData) OpenFile(block.Ref) (block.File, error) { return m.file.Reopen(), nil }

@@ -77,12 +77,13 @@ func (d *disk) enlarge(t *task.Task, size int64, mode block.Preallocation) error
 	if d.shows(old, size) && !d.canMarkZero() && mode < block.PreallocFalloc {
 		return block.Unsupportedf("Failed to zero out new clusters: Operation not supported")
 	}
-	t.Expect(size - old)
-	var end int64
-	err := d.flushes.Exclude(func() error {
+	was, err := d.ends()
+	if err != nil {
+		return err
+	}
+	err = d.flushes.Exclude(func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		end = d.fileEnd
 		return d.growL1(int64(need))
 	})
 	if err == nil {
@@ -90,18 +91,42 @@ func (d *disk) enlarge(t *task.Task, size int64, mode block.Preallocation) error
 	}
 	if err != nil {
 		// What was prepared lies behind the end of the disk, for nobody to see.
-		return errors.Join(err, d.dropNew(old, end))
+		return errors.Join(err, d.dropNew(old, size, was))
 	}
 	return d.setSize(size)
 }
 
-// dropNew gives up what lies behind the end of the disk, and what the file has
-// behind cluster end.
-func (d *disk) dropNew(old, end int64) error {
-	if err := d.dropFrom(nil, old); err != nil {
+// fileEnds are where the files of an image end.
+type fileEnds struct {
+	clusters int64 // of the image file
+	data     int64 // bytes of an external data file
+}
+
+func (d *disk) ends() (e fileEnds, err error) {
+	if d.external {
+		e.data, err = d.data.Size()
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	e.clusters = d.fileEnd
+	return e, err
+}
+
+// dropNew gives up what lies between the end of the disk and size, but not the state
+// of a machine behind that, and cuts the files off at was, or where what they hold
+// ends.
+func (d *disk) dropNew(old, size int64, was fileEnds) error {
+	if err := d.dropRange(nil, old, size); err != nil {
 		return err
 	}
-	return d.flushes.Exclude(func() error { return d.trim(end) })
+	if err := d.flushes.Exclude(func() error { return d.trim(was.clusters) }); err != nil || !d.external {
+		return err
+	}
+	// After nothing leads there any more.
+	if now, err := d.data.Size(); err != nil || now <= was.data {
+		return err
+	}
+	return d.data.Truncate(was.data)
 }
 
 // shows reports whether something lies below the range that would come to light.
@@ -240,7 +265,7 @@ func (d *disk) shrink(t *task.Task, size int64) error {
 		return err
 	}
 	// After the header says that the disk is shorter, its tables can go.
-	if err := d.dropFrom(t, size); err != nil {
+	if err := d.dropRange(t, size, d.l1Entries()*d.tableSpan()); err != nil {
 		return err
 	}
 	if d.external {
@@ -282,13 +307,14 @@ func (d *disk) setSize(size int64) error {
 	return nil
 }
 
-// dropFrom gives up all whole clusters behind off, with the L2 tables that have
-// no others, and the space that they take up in the file.
-func (d *disk) dropFrom(t *task.Task, off int64) error {
+// dropRange gives up all whole clusters of [off, to), behind the end of the disk,
+// with the L2 tables from there on that have no others in front of off, and the
+// space that they take up in the file.
+func (d *disk) dropRange(t *task.Task, off, to int64) error {
 	d.because(byResize)
 	defer d.because(byOther)
-	first := int64(d.geo.l1Entries(off))
-	end := min(first, d.l1Entries()) * d.tableSpan()
+	first, last := int64(d.geo.l1Entries(off)), min(int64(d.geo.l1Entries(to)), d.l1Entries())
+	end := min(d.geo.alignUp(to), min(first, last)*d.tableSpan())
 	err := d.eachWhole(t, d.geo.alignUp(off), end, func(e l2Entry, _ uint64) (l2Entry, change) {
 		if e == (l2Entry{}) {
 			return e, keep
@@ -298,7 +324,7 @@ func (d *disk) dropFrom(t *task.Task, off int64) error {
 	if err != nil {
 		return err
 	}
-	for i := first; i < d.l1Entries(); i++ {
+	for i := first; i < last; i++ {
 		if err := d.dropTable(i); err != nil {
 			return err
 		}
