@@ -440,3 +440,56 @@ func TestEmptyFails(t *testing.T) {
 		t.Error("the parent shows where the disk has become longer")
 	}
 }
+
+// A child that has not grown above its longer parent has its size, its content and
+// no blocks behind its end.
+func TestGrowCancelled(t *testing.T) {
+	points := 0
+	for ; growCancelled(t, points); points++ {
+	}
+	if points < 3 {
+		t.Errorf("it can be stopped at %d points", points)
+	}
+}
+
+// growCancelled stops growing a child at one of its points, and reports whether it
+// has that.
+func growCancelled(t *testing.T, point int) bool {
+	t.Helper()
+	dir := t.TempDir()
+	base, top := filepath.Join(dir, "base.vhd"), filepath.Join(dir, "top.vhd")
+	create(t, base, 12<<20)
+	img := vpc(t, base, diskimg.OpenOptions{Writable: true})
+	_, err := img.WriteAt(bytes.Repeat([]byte{5}, 12<<20), 0)
+	must(t, errors.Join(err, img.Close()))
+	must(t, diskimg.Create(top, &diskimg.CreateOptions{
+		Format: "vpc", Size: 3 << 20, BackingFile: "base.vhd", BackingFormat: "vpc", Options: map[string]string{"force_size": "on"},
+	}))
+	want := contents(t, top)
+
+	img = vpc(t, top, diskimg.OpenOptions{Writable: true})
+	r, _ := block.As[block.Resizer](img)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	left, last := point, [2]int64{}
+	stopped := r.Resize(ctx, 12<<20, block.ResizeOptions{Progress: func(done, total int64) {
+		if left--; left < 0 {
+			stop()
+		}
+		if last[0] > 0 && last[0] == last[1] {
+			t.Errorf("%d of %d done after %d of %d", done, total, last[0], last[1])
+		}
+		last = [2]int64{done, total}
+	}})
+	must(t, img.Close())
+	if stopped == nil {
+		return false
+	}
+	img = vpc(t, top, diskimg.OpenOptions{Writable: true})
+	clean(t, img)
+	must(t, img.Close())
+	if !errors.Is(stopped, context.Canceled) || !bytes.Equal(contents(t, top), want) {
+		t.Errorf("stopped at point %d: %v, and the disk differs", point, stopped)
+	}
+	return true
+}

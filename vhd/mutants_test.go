@@ -35,7 +35,7 @@ var orderMutants = []mutant.Edit{
 		From: "\tif err := d.syncTables(); err != nil {\n\t\treturn err\n\t}\n\td.bat = bat",
 		To:   "\td.bat = bat"},
 	{Name: "the disk is longer before the parent is hidden", File: "resize.go",
-		From: "if err := d.zeroBeyond(t, old, size); err != nil {\n\t\treturn err\n\t}",
+		From: "if err := d.zeroBeyond(t, old, size); err != nil {\n\t\t// Blocks behind the end of the disk are of no use.\n\t\treturn errors.Join(err, d.dropBehind(old))\n\t}",
 		To:   "defer func() { _ = d.zeroBeyond(t, old, size) }()"},
 	{Name: "space given back before the table lets go of it", File: "empty.go",
 		From: "if err := d.putTables(encodeTable(none), int64(d.hdr.tableOffset)+first*4); err != nil {\n\t\treturn err\n\t}",

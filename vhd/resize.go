@@ -99,11 +99,20 @@ func (d *disk) grow(t *task.Task, old, size int64) error {
 		return err
 	}
 	if err := d.zeroBeyond(t, old, size); err != nil {
-		return err
+		// Blocks behind the end of the disk are of no use.
+		return errors.Join(err, d.dropBehind(old))
 	}
 	// Before the disk is longer, what hides the parent there must be on disk:
 	// alone flushes.
 	return d.alone(func() error { return d.putFooter(d.foot.resized(size)) })
+}
+
+// dropBehind gives up the blocks behind the first size bytes of the disk. Needs
+// writers exclusively.
+func (d *disk) dropBehind(size int64) error {
+	d.readers.Lock()
+	defer d.readers.Unlock()
+	return d.alone(func() error { return d.dropBlocks(blocks(size, d.blockSize)) })
 }
 
 // growTable makes the table hold n blocks. Needs mu, and that nothing in the
@@ -196,7 +205,9 @@ func encodeTable(bat []uint32) []byte {
 // in the last block, and what the parent has there. Needs writers exclusively.
 func (d *disk) zeroBeyond(t *task.Task, old, size int64) error {
 	if d.parent != nil && d.parent.Size() > old {
-		if err := d.zeroRange(t, old, min(size, d.parent.Size())-old, 0); err != nil {
+		n := min(size, d.parent.Size()) - old
+		t.Expect(n)
+		if err := d.zeroRange(t, old, n, 0); err != nil {
 			return err
 		}
 	}
