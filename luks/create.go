@@ -111,7 +111,9 @@ func (d *disk) Resize(ctx context.Context, size int64, o block.ResizeOptions) er
 	case size <= now:
 		err = d.f.Truncate(d.start + size)
 	default:
-		err = allocate(task.New(ctx, o.Progress), d.f, d.start+now, size-now, o.Preallocation)
+		t := task.New(ctx, o.Progress)
+		t.Expect(size - now)
+		err = allocate(t, d.f, d.start+now, size-now, o.Preallocation)
 	}
 	if err != nil {
 		return errors.Join(err, d.f.Truncate(d.start+now))

@@ -81,6 +81,7 @@ func (d *disk) amend(t *task.Task, o *AmendOptions) error {
 		}
 		_ = t.Step(1) // the last one has been made, whatever this says
 	}
+	t.Finish()
 	return nil
 }
 

@@ -113,11 +113,14 @@ func cancelAt(t *testing.T, c cancellable, point int) bool {
 		if done < told || of < total || done > of {
 			t.Errorf("%d of %d done, after %d of %d", done, of, told, total)
 		}
+		if told > 0 && told == total && done > told {
+			t.Errorf("%d of %d done, after all were", done, of)
+		}
 		told, total = done, of
 	}}, img)
 	if err == nil {
-		if told == 0 {
-			t.Error("it did not tell how far it is")
+		if told == 0 || told < total {
+			t.Errorf("it told that %d of %d are done", told, total)
 		}
 		must(t, errors.Join(checkNoCorruption(img, true), img.Close()))
 		return false

@@ -18,7 +18,12 @@ import (
 // the new one; while the disk shrinks, what is to go may read as zero before it
 // goes.
 func (d *disk) Resize(ctx context.Context, size int64, o block.ResizeOptions) error {
-	return d.resize(task.New(ctx, o.Progress), size, o)
+	t := task.New(ctx, o.Progress)
+	err := d.resize(t, size, o)
+	if err == nil {
+		t.Finish()
+	}
+	return err
 }
 
 func (d *disk) resize(t *task.Task, size int64, o block.ResizeOptions) error {
@@ -29,10 +34,12 @@ func (d *disk) resize(t *task.Task, size int64, o block.ResizeOptions) error {
 	if err := d.checkResize(size, o); err != nil {
 		return err
 	}
+	old := d.Size()
+	t.Expect(resizeSteps(old, size, o.Preallocation))
 	if err := t.Step(0); err != nil {
 		return err
 	}
-	switch old := d.Size(); {
+	switch {
 	case size < old:
 		t.Settle() // what is to go may have been cleared
 		return d.settle(d.resizeBitmaps(size, func() error { return d.shrink(t, size) }))
@@ -40,6 +47,17 @@ func (d *disk) resize(t *task.Task, size int64, o block.ResizeOptions) error {
 		return d.settle(d.resizeBitmaps(size, func() error { return d.enlarge(t, size, o.Preallocation) }))
 	}
 	return nil
+}
+
+// resizeSteps returns how many bytes are gone through to change the size.
+func resizeSteps(old, size int64, mode block.Preallocation) int64 {
+	switch {
+	case size < old:
+		return old - size
+	case mode != block.PreallocOff:
+		return 2 * (size - old)
+	}
+	return size - old
 }
 
 func (d *disk) checkResize(size int64, o block.ResizeOptions) error {
@@ -116,7 +134,7 @@ func (d *disk) ends() (e fileEnds, err error) {
 // of a machine behind that, and cuts the files off at was, or where what they hold
 // ends.
 func (d *disk) dropNew(old, size int64, was fileEnds) error {
-	if err := d.dropRange(nil, old, size); err != nil {
+	if err := d.dropRange(old, size); err != nil {
 		return err
 	}
 	if err := d.flushes.Exclude(func() error { return d.trim(was.clusters) }); err != nil || !d.external {
@@ -252,7 +270,6 @@ func (d *disk) eachWhole(t *task.Task, off, end int64, f func(l2Entry, uint64) (
 
 // shrink makes the disk smaller. Needs writers exclusively.
 func (d *disk) shrink(t *task.Task, size int64) error {
-	t.Expect(2 * (d.Size() - size))
 	// Before the header says that the disk is shorter, what it loses is gone: who
 	// makes it longer again, or reads the machine's state, must not find it.
 	if err := d.clearFrom(t, size); err != nil {
@@ -265,7 +282,7 @@ func (d *disk) shrink(t *task.Task, size int64) error {
 		return err
 	}
 	// After the header says that the disk is shorter, its tables can go.
-	if err := d.dropRange(t, size, d.l1Entries()*d.tableSpan()); err != nil {
+	if err := d.dropRange(size, d.l1Entries()*d.tableSpan()); err != nil {
 		return err
 	}
 	if d.external {
@@ -310,12 +327,12 @@ func (d *disk) setSize(size int64) error {
 // dropRange gives up all whole clusters of [off, to), behind the end of the disk,
 // with the L2 tables from there on that have no others in front of off, and the
 // space that they take up in the file.
-func (d *disk) dropRange(t *task.Task, off, to int64) error {
+func (d *disk) dropRange(off, to int64) error {
 	d.because(byResize)
 	defer d.because(byOther)
 	first, last := int64(d.geo.l1Entries(off)), min(int64(d.geo.l1Entries(to)), d.l1Entries())
 	end := min(d.geo.alignUp(to), min(first, last)*d.tableSpan())
-	err := d.eachWhole(t, d.geo.alignUp(off), end, func(e l2Entry, _ uint64) (l2Entry, change) {
+	err := d.eachWhole(nil, d.geo.alignUp(off), end, func(e l2Entry, _ uint64) (l2Entry, change) {
 		if e == (l2Entry{}) {
 			return e, keep
 		}

@@ -48,6 +48,7 @@ func (d *disk) changeSnapshots(t *task.Task, done string, change func(t *task.Ta
 		if err != nil {
 			return block.Errorf(err, "the snapshot has been %s, but the space of what it replaces could not be given back: %w", done, err)
 		}
+		t.Finish()
 		return nil
 	})
 }
@@ -246,7 +247,7 @@ func (d *disk) applySnapshot(t *task.Task, idOrName string) (old []uint64, err e
 		return nil, err
 	}
 	old = d.l1
-	t.Expect(2*countTables(view.l1) + 2*countTables(old))
+	t.Expect(3*countTables(view.l1) + 2*countTables(old))
 	if err := d.mayShare(t, view.l1); err != nil {
 		return nil, err
 	}
@@ -298,7 +299,7 @@ func (d *disk) unlinkSnapshot(t *task.Task, idOrName string) (l1 []uint64, err e
 	if l1, err = d.readL1Of(&s); err != nil {
 		return nil, err
 	}
-	t.Expect(2 * countTables(l1))
+	t.Expect(2*countTables(l1) + countTables(d.l1))
 	if err := t.Step(0); err != nil {
 		return nil, err
 	}

@@ -39,6 +39,15 @@ func (t *Task) Step(n int64) error {
 	return context.Cause(t.ctx)
 }
 
+// Finish says that the operation is done, also if that took fewer steps than were
+// expected. It is not stopped any more.
+func (t *Task) Finish() {
+	t.Settle()
+	if t != nil && t.done < t.total {
+		_ = t.Step(t.total - t.done)
+	}
+}
+
 // Settle says that what was asked for has come about: from now on nothing stops the
 // operation, which only clears up.
 func (t *Task) Settle() {

@@ -20,7 +20,10 @@ func TestTask(t *testing.T) {
 	if err := k.Step(2); first != nil || !errors.Is(second, enough) || err != nil {
 		t.Errorf("steps returned %v, then, stopped, %v, then, settled, %v", first, second, err)
 	}
-	if want := [][2]int64{{1, 3}, {2, 3}, {4, 4}}; !slices.Equal(told, want) {
+	k.Expect(2)
+	k.Finish()
+	k.Finish()
+	if want := [][2]int64{{1, 3}, {2, 3}, {4, 4}, {5, 5}}; !slices.Equal(told, want) {
 		t.Errorf("progress was told %v, not %v", told, want)
 	}
 }
@@ -29,6 +32,7 @@ func TestNobodyFollows(t *testing.T) {
 	var k *Task
 	k.Expect(1)
 	k.Settle()
+	k.Finish()
 	if err := k.Step(1); err != nil {
 		t.Error(err)
 	}
