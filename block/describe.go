@@ -79,7 +79,8 @@ type CheckOptions struct {
 	FixCorruptions bool
 	// Report, if not nil, is told of each finding as it is found.
 	Report func(Finding)
-	// Progress, if not nil, is told from time to time how much is done.
+	// Progress, if not nil, is told from time to time how much is done, and does
+	// not use the image.
 	Progress func(done, total int64)
 }
 
@@ -121,6 +122,7 @@ type ResizeOptions struct {
 	Preallocation Preallocation
 	// Shrink allows a smaller size; what lies beyond it is lost.
 	Shrink bool
-	// Progress, if not nil, is told from time to time how much is done.
+	// Progress, if not nil, is told from time to time how much is done, and does
+	// not use the image.
 	Progress func(done, total int64)
 }

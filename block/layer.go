@@ -134,7 +134,8 @@ type (
 	// has; without one the error is fs.ErrNotExist, with several ErrInvalid.
 	// While one of these runs, reads go on and all that writes waits. If it is
 	// cancelled before the change has come about, all is as it was. Progress,
-	// if not nil, is told from time to time how much is done.
+	// if not nil, is told from time to time how much is done, and does not use the
+	// image.
 	Snapshotter interface {
 		// CreateSnapshot keeps the disk as it is. An empty ID becomes the
 		// next number and a zero Date the current time; DiskSize is filled
@@ -178,7 +179,8 @@ type (
 		// EditBitmaps makes all changes or, if it returns an error, none: a
 		// *BitmapEditError if one of them can't be made. They have survived a
 		// power cut when it returns, and at no time does one leave some.
-		// Progress, if not nil, is told from time to time how much is done.
+		// Progress, if not nil, is told from time to time how much is done,
+		// and does not use the image.
 		EditBitmaps(ctx context.Context, edits []BitmapEdit, progress func(done, total int64)) error
 		// HoldBitmaps marks all bitmaps as in use until the image is closed,
 		// as QEMU does when it opens one to write. Without it those that

@@ -233,6 +233,7 @@ func (d *disk) zeroSome(off guestOff, n int64) (int64, error) {
 	case err != nil:
 		return 0, err
 	case k > 0 && d.crypt == nil:
+		d.event(block.EventWriteAIO)
 		return k, block.WriteZeroes(d.data, int64(host), k)
 	}
 	return d.writeRun(zeros[:min(n, int64(len(zeros)))], off, new(int64))

@@ -38,6 +38,9 @@ func (d *disk) Check(ctx context.Context, o block.CheckOptions) (block.CheckResu
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := context.Cause(ctx); err != nil {
+		return block.CheckResult{}, err
+	}
 	k := &checker{d: d, o: &o}
 	if err := k.look(); err != nil {
 		return k.res, err

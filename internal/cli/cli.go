@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/diskimg/diskimg/block"
@@ -63,6 +64,16 @@ type exit struct {
 // something.
 func interrupted(format string, args ...any) error {
 	return exit{exitInterrupted, failf("interrupted; "+format, args...)}
+}
+
+// isInterruption reports whether nothing has happened but that the command was
+// cancelled.
+func isInterruption(err error) bool {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		return !slices.ContainsFunc(several.Unwrap(), func(e error) bool { return !isInterruption(e) })
+	}
+	next := errors.Unwrap(err)
+	return err == context.Canceled || next != nil && isInterruption(next)
 }
 
 // failf makes an error that is worded for the user, in QEMU's words where it
@@ -227,7 +238,7 @@ func (sh *shell) report(err error) int {
 		sh.printf("%s", text)
 		return 0
 	}
-	if errors.Is(err, context.Canceled) {
+	if isInterruption(err) {
 		sh.complain("interrupted; nothing has been made")
 		return exitInterrupted
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -511,6 +512,20 @@ func TestAmbiguousSnapshot(t *testing.T) {
 		}
 		if r := run(t, append([]string{"diskimg"}, args...)...); c.ok != (r.code == 0) || !c.ok && !strings.Contains(r.stderr, "have") {
 			t.Errorf("%s: %d, %s", c.args, r.code, r.stderr)
+		}
+	}
+}
+
+func TestIsInterruption(t *testing.T) {
+	stopped := &block.Error{Op: "amend", Err: context.Canceled}
+	for want, list := range map[bool][]error{
+		true:  {context.Canceled, stopped, errors.Join(stopped, nil), errors.Join(stopped, context.Canceled)},
+		false: {io.EOF, errors.Join(stopped, io.EOF), &block.Error{Err: errors.Join(io.EOF, context.Canceled)}},
+	} {
+		for _, err := range list {
+			if isInterruption(err) != want {
+				t.Errorf("%q is an interruption: %v", err, !want)
+			}
 		}
 	}
 }
