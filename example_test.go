@@ -129,6 +129,46 @@ func Example_convert() {
 	// Output: qcow2 4194304 true
 }
 
+// What only some formats can is asked for, once. What may take long has a context
+// and tells how far it is.
+func Example_snapshots() {
+	path, remove := scratch("disk.qcow2")
+	defer remove()
+	if err := diskimg.Create(path, &diskimg.CreateOptions{Format: "qcow2", Size: 1 << 30}); err != nil {
+		log.Fatal(err)
+	}
+	img, err := diskimg.Open(path, &diskimg.OpenOptions{Format: "qcow2", Writable: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer img.Close()
+	snapshots, ok := block.As[block.Snapshotter](img)
+	if !ok {
+		log.Fatal("no internal snapshots in this format")
+	}
+	resizer, ok := block.As[block.Resizer](img)
+	if !ok {
+		log.Fatal("images of this format can't be resized")
+	}
+
+	ctx := context.Background()
+	s, err := snapshots.CreateSnapshot(ctx, block.Snapshot{Name: "before"}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := resizer.Resize(ctx, 2<<30, block.ResizeOptions{}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(s.ID, s.Name, img.Size()>>30, "GiB")
+	if err := snapshots.ApplySnapshot(ctx, "before", nil); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(img.Size()>>30, "GiB")
+	// Output:
+	// 1 before 2 GiB
+	// 1 GiB
+}
+
 // An image from a stranger names a file of this machine as its backing file.
 // Inspect tells so without touching it, and Open refuses it.
 func ExampleInspect() {
