@@ -178,7 +178,9 @@ func (p *Plan) checkBacking() error {
 		return block.Invalidf("Expected backing file name, got empty string")
 	case name == p.Path:
 		return block.Invalidf("Error: Trying to create an image with the same filename as the backing file")
-	case p.o.Unchecked && format == "":
+	case !p.o.Unchecked && format == "" && s.Has("backing_fmt"):
+		return block.Errorf(ErrUnknownFormat, "Unknown driver ''\nCould not open backing image.")
+	case p.o.Unchecked && !s.Has("backing_fmt"):
 		return block.Invalidf("Backing file specified without backing format")
 	case p.o.Unchecked:
 		return nil
@@ -200,7 +202,7 @@ func (p *Plan) checkBacking() error {
 // checkBackingFormat refuses a format that no program could know.
 func (p *Plan) checkBackingFormat() error {
 	name := p.Settings.Text("backing_fmt")
-	if _, err := findFormat(p.o.formats(), name); name == "" || err == nil || slices.Contains(foreignFormats, name) {
+	if _, err := findFormat(p.o.formats(), name); !p.Settings.Has("backing_fmt") || err == nil || slices.Contains(foreignFormats, name) {
 		return nil
 	}
 	return block.Invalidf("Parameter 'backing-fmt' does not accept value '%s'", name)

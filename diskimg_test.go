@@ -178,6 +178,9 @@ func writeOverlay(t *testing.T, path, backing, format string) {
 	}
 	s := f.Settings()
 	for name, value := range map[string]string{"size": "1M", "backing_file": backing, "backing_fmt": format} {
+		if value == "" {
+			continue
+		}
 		if err := s.Set(name, value); err != nil {
 			t.Fatal(err)
 		}

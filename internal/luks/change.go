@@ -57,6 +57,8 @@ func (h *Header) slotToFill(c block.KeyChange) (int, error) {
 		return 0, block.Invalidf("'new-secret' is required to activate a keyslot")
 	case c.Old != nil:
 		return 0, block.Invalidf("'old-secret' must not be given when activating keyslots")
+	case c.IterTime < 0:
+		return 0, block.Invalidf("Parameter 'iter-time' must not be negative")
 	case c.Slot == nil:
 		return h.freeSlot()
 	case h.Slots[*c.Slot].Active && !c.Force:

@@ -88,6 +88,7 @@ func TestChangeRefused(t *testing.T) {
 		"Invalid keyslot 4294967295 specified, must be between 0 and 7":                                                                                           {Erase: true, Slot: at(-1)},
 		"'new-secret' is required to activate a keyslot":                                                                                                          {},
 		"'old-secret' must not be given when activating keyslots":                                                                                                 {New: fresh, Old: fresh},
+		"Parameter 'iter-time' must not be negative":                                                                                                              {New: fresh, IterTime: -1},
 		"Refusing to overwrite active keyslot 0 - please erase it first":                                                                                          {Slot: at(0), New: fresh},
 		"'new-secret' must not be given when erasing keyslots":                                                                                                    {Erase: true, New: fresh},
 		"'iter-time' must not be given when erasing keyslots":                                                                                                     {Erase: true, Slot: at(0), IterTime: 1},
