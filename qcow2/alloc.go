@@ -145,8 +145,9 @@ func (d *disk) findFree(n int64) (int64, error) {
 // unalloc takes back an allocation that nothing refers to yet.
 func (d *disk) unalloc(run hostRun) {
 	for i := range run.n {
-		// A count that was just raised is in memory; if this fails all the
-		// same the image is poisoned, and the cluster is a leak.
+		// A count that was just raised is in memory, as a rule; where it has to be
+		// read and can't be, the cluster is a leak, and whoever takes it back
+		// has an error to return.
 		if d.addRef(run.start+i, -1) != nil {
 			return
 		}

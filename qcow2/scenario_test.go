@@ -37,7 +37,7 @@ type scenario struct {
 
 	kinds []int   // of operations; scenarios differ most in what they leave out
 	sizes []int64 // that the disk has had
-	leaky bool    // there are leaks, see ballast
+	leaky bool    // there are leaks, or may be, see ballast
 	wary  bool    // writes are checked against the tables of snapshots too
 	busy  bool    // the disk has machine state
 	snaps []*scenarioSnapshot
@@ -315,6 +315,7 @@ func (s *scenario) amend() error {
 	}[s.rand.IntN(5)]
 	s.mark()
 	err := qcow2.Amend(context.Background(), s.Img, &o)
+	s.leaky = s.leaky || atLimit(err) // as in createSnapshot
 	if errors.Is(err, block.ErrUnsupported) || errors.Is(err, block.ErrInvalid) && !errors.Is(err, block.ErrBroken) || atLimit(err) {
 		err = nil // it can't be
 	}
@@ -388,6 +389,7 @@ func (s *scenario) createSnapshot() error {
 	_, err = maker.CreateSnapshot(context.Background(), record, nil)
 	if s.narrow() && atLimit(err) {
 		k.failed = true // nothing more can be shared
+		s.leaky = true  // if the disk fails while what was begun is taken back
 		s.Doubt(from)
 		return nil
 	}
