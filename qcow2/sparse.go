@@ -17,6 +17,7 @@ const (
 	holesShare = 10       // one in so many
 	maxCounted = 64 << 20 // bytes of refcount blocks
 	maxRuns    = 1000     // of data that are looked at; of more what is begun does not count
+	ownBlocks  = 16 << 10 // bytes that a file system counts of its own, for a file of few runs
 )
 
 // isSparse counts refcounts only if the length of the file leaves room for
@@ -39,7 +40,7 @@ func (d *disk) isSparse() bool {
 	}
 	begun, holes := d.unbegun()
 	// Where holes have space all the same, whoever wrote it took that by clusters.
-	if unwritten := holes - (size - bytes); unwritten < d.geo.clusterSize {
+	if unwritten := holes - (size - bytes); unwritten < ownBlocks {
 		allocated = (bytes + begun) >> d.geo.clusterBits
 	}
 	if most-allocated < leastHoles {

@@ -72,8 +72,10 @@ func isInterruption(err error) bool {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		return !slices.ContainsFunc(several.Unwrap(), func(e error) bool { return !isInterruption(e) })
 	}
-	next := errors.Unwrap(err)
-	return err == context.Canceled || next != nil && isInterruption(next)
+	if next := errors.Unwrap(err); next != nil {
+		return isInterruption(next)
+	}
+	return errors.Is(err, context.Canceled) // as a signal says that it is
 }
 
 // failf makes an error that is worded for the user, in QEMU's words where it
