@@ -28,15 +28,14 @@ func Take(t *task.Task, f block.File, off, n int64, mode block.Preallocation) er
 	return nil
 }
 
-// most is how many bytes are written at a time.
-const most = 1 << 20
+// zeros is what is written at a time. Nobody writes to it.
+var zeros [1 << 20]byte
 
 // Zeros writes zeros as data, where a file may know a cheaper way that does not
 // touch the medium. The steps of t are bytes.
 func Zeros(t *task.Task, f io.WriterAt, off, n int64) error {
-	zeros := make([]byte, min(n, most))
 	for end := off + n; off < end; {
-		k, err := f.WriteAt(zeros[:min(end-off, most)], off)
+		k, err := f.WriteAt(zeros[:min(end-off, int64(len(zeros)))], off)
 		if err == nil {
 			err = t.Step(int64(k))
 		}
